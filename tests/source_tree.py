@@ -108,7 +108,7 @@ def defined_names(module: Module) -> Iterator[tuple[ast.AST, str]]:
 
 
 def texts(module: Module) -> Iterator[str]:
-    """Every string constant up to its first colon: so modules are named that are started or loaded by name."""
+    """Every string constant up to its first colon: a module that is started or loaded by name is named so."""
     for node in ast.walk(module.tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield node.value.partition(":")[0]

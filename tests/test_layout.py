@@ -143,11 +143,12 @@ def test_a_store_terminal_installs_only_its_own_needs() -> None:
 
 
 def test_the_command_starts_without_the_gateways_needs() -> None:
-    program = f"import sys, gateway.cli; sys.exit(' '.join(sorted(set({GATEWAY_ONLY!r}) & set(sys.modules))))"
+    program = f"import sys, gateway.cli; print(*sorted(set({GATEWAY_ONLY!r}) & set(sys.modules)))"
     run = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    assert run.returncode == 0, f"importing gateway.cli also loads: {run.stderr}"
+    assert run.returncode == 0, run.stderr
+    assert not run.stdout.split(), f"importing gateway.cli also loads: {run.stdout}"
 
 
 def _impurities(module: Module) -> Iterator[str]:

@@ -1,0 +1,1 @@
+"""The store: readers, framers, the journal and the uplink of one till."""

@@ -1,0 +1,1 @@
+"""The answer: wire messages, codes, rules, the claim, HTTP and WebSocket."""

@@ -1,0 +1,222 @@
+#!lua name=tillgate_1
+-- The claim: what Valkey does for Tillgate, and all it does. The library's name carries its version, so that an old and
+-- a new gateway can run side by side; a changed text needs a new number.
+--
+-- Theory. The log decides, Valkey only arbitrates fast: every call of `claim` turns one batch of records into verdicts
+-- and links it into the partition's chain (seq + 1, a fresh random tip, the previous tip). Verdicts are first computed
+-- into local tables, in which earlier records of the same call count; then comes ONE XADD, the only write that can
+-- fail; then the state. Nothing raises after the first write. The function knows one rule: compare-and-set of a
+-- voucher's value by claim id. Every other reason to refuse arrives as the record's static verdict.
+--
+-- Keys of partition p (all declared by the caller, all with the hash tag {p}):
+--   {p}head            tip (16 bytes) .. decimal seq
+--   {p}log             redis stream, entry ids seq-0, fields d (payload) v (verdicts) t (tip) p (previous tip)
+--   {p}load            token of a rebuild under way; claims are refused while it stands
+--   {p}v<campaign>:<serial / 64>   hash: serial % 64 -> entries
+--   {p}r<hex of hash bytes 1-2>    hash: keyed hash of a typed or foreign code -> campaign u32, serial u64
+--
+-- A voucher's value is a row of 32-byte entries: kind, claim id (16), terminal (4), at_ms (6), seq (5). Kind R (redeemed)
+-- or V (voided) is the holder and stands first; r (reversed) and t (tombstoned) are settled ids, which get their old
+-- answer for ever. The record layout (64 bytes after a 16-byte header) is described in eventstore/events.py.
+
+local byte, char, sub, floor = string.byte, string.char, string.sub, math.floor
+local REDEEM, REVERSE, VOID, IMPORT = 1, 2, 3, 4
+local APPLIED, TOMBSTONED, REPEATED, REVERSED = 0, 1, 2, 3
+local VOIDED, ALREADY_REDEEMED, TOO_MANY_REVERSALS, DUPLICATE = 20, 21, 22, 43
+local SETTLED_BYTES_MAX = 10 * 32
+local ZERO_TIP = string.rep('\0', 16)
+local KIND_R, KIND_V = 82, 86
+local TRIM_EVERY = 16 -- batches between trims: a trim costs about as much as a claim record
+
+local FIELD = {}
+for i = 0, 63 do FIELD[i] = tostring(i) end
+
+local function big_endian_5(n)
+  local out = {}
+  for i = 5, 1, -1 do out[i] = char(n % 256); n = floor(n / 256) end
+  return table.concat(out)
+end
+
+local function read_head(raw)
+  if not raw then return ZERO_TIP, 0 end
+  return sub(raw, 1, 16), tonumber(sub(raw, 17))
+end
+
+-- The entry of `id` in `value`: its offset (1-based) and its kind, or nil.
+local function entry_of(value, id)
+  for o = 1, #value, 32 do
+    if sub(value, o + 1, o + 16) == id then return o, byte(value, o) end
+  end
+end
+
+local function holder_of(value)
+  local kind = byte(value, 1)
+  if kind == KIND_R or kind == KIND_V then return kind end
+end
+
+-- Verdict of one record on `value`, and the offset of the entry to tell of (nil: none).
+local function judge(op, static, value, id)
+  if value == '' then
+    if op == REVERSE then return static > 0 and static or TOMBSTONED end
+    return static
+  end
+  local at, kind = entry_of(value, id)
+  if op == REVERSE then
+    if at and kind ~= KIND_R then return REPEATED, at end
+    if static > 0 then return static end
+    if at then return APPLIED end
+    if #value >= SETTLED_BYTES_MAX then return TOO_MANY_REVERSALS end
+    return TOMBSTONED
+  end
+  if at then
+    if kind == KIND_R or kind == KIND_V then return REPEATED, at end
+    return REVERSED, at
+  end
+  local holder = holder_of(value)
+  if holder then
+    local verdict = holder == KIND_R and ALREADY_REDEEMED or VOIDED
+    if static > 0 and static < verdict then return static end
+    return verdict, 1
+  end
+  if static > 0 and static < TOO_MANY_REVERSALS then return static end
+  if #value >= SETTLED_BYTES_MAX then return TOO_MANY_REVERSALS end
+  return static
+end
+
+-- The value after an op took effect. `who` is claim id and terminal (20 bytes) as they lie in the record.
+local function effect(op, verdict, value, who, suffix)
+  if op == REDEEM then return 'R' .. who .. suffix .. value end
+  if op == VOID then return 'V' .. who .. suffix .. value end
+  if verdict == TOMBSTONED then return value .. 't' .. who .. suffix end
+  -- A reversed redemption keeps its own terminal and gets the time and place of its reversal.
+  return sub(value, 33) .. 'r' .. sub(value, 2, 21) .. suffix
+end
+
+-- An import adds its code unless it is known already: to this campaign (repeated) or another one (duplicate).
+local function judge_import(mine, value)
+  if not value then return APPLIED end
+  return sub(value, 1, 4) == sub(mine, 1, 4) and REPEATED or DUPLICATE
+end
+
+-- Walks the records of a payload; `decided` is nil (judge them) or the verdict bytes the log holds (apply them).
+-- Returns the verdicts, the entries to tell of, and the writes to make as three rows (key index, field, value);
+-- writes nothing itself.
+local function walk(keys, payload, map, suffix, decided)
+  local call = redis.call
+  local values, verdicts, told, n = {}, {}, {}, 0
+  local write_key, write_field, write_value = {}, {}, {}
+  for i = 1, #map / 2 do
+    local o = i * 64 - 48
+    local op, verdict = byte(payload, o + 1, o + 2)
+    local low, high = byte(map, 2 * i - 1, 2 * i)
+    local k = low + 256 * high
+    if decided then verdict = byte(decided, i) end
+    if k > 0 then
+      local field, slot, value, changed
+      if op == IMPORT then
+        field = sub(payload, o + 17, o + 32)
+        slot = k .. field
+        local mine = sub(payload, o + 5, o + 16)
+        value = values[slot] or call('HGET', keys[k], field)
+        if not decided then verdict = judge_import(mine, value) end
+        if verdict == APPLIED then changed = mine end
+      else
+        local index = byte(payload, o + 16) % 64
+        field = FIELD[index]
+        slot = k * 64 + index
+        value = values[slot] or call('HGET', keys[k], field) or ''
+        if not decided and (value ~= '' or op ~= REDEEM) then
+          local at
+          verdict, at = judge(op, verdict, value, sub(payload, o + 33, o + 48))
+          if at then told[#told + 1] = char((i - 1) % 256, floor((i - 1) / 256)) .. sub(value, at, at + 31) end
+        end
+        if verdict <= TOMBSTONED then changed = effect(op, verdict, value, sub(payload, o + 33, o + 52), suffix) end
+      end
+      if changed then
+        n = n + 1
+        write_key[n], write_field[n], write_value[n] = k, field, changed
+        values[slot] = changed
+      end
+    end
+    verdicts[i] = verdict
+  end
+  return verdicts, told, { write_key, write_field, write_value }
+end
+
+local function write_all(keys, writes)
+  local call = redis.call
+  local key, field, value = writes[1], writes[2], writes[3]
+  for i = 1, #key do call('HSET', keys[key[i]], field[i], value[i]) end
+end
+
+-- keys: head, log, load, then the hashes; args: payload, key map (u16 little-endian a record, 0 = no key), tip,
+-- at_ms (6 bytes), durable seq (what the caller knows the log to hold).
+-- Returns {seq, previous tip, verdict bytes, told (index u16 little-endian .. entry, a row)} or {-1, seq, tip}: behind.
+local function claim(keys, args)
+  local call = redis.call
+  local payload, map, tip, durable = args[1], args[2], args[3], tonumber(args[5])
+  local prev, seq = read_head(call('GET', keys[1]))
+  if seq < durable or call('EXISTS', keys[3]) == 1 then return { -1, seq, prev } end
+  seq = seq + 1
+  local verdicts, told, writes = walk(keys, payload, map, args[4] .. big_endian_5(seq), nil)
+  local bytes = char(unpack(verdicts))
+  call('XADD', keys[2], seq .. '-0', 'd', payload, 'v', bytes, 't', tip, 'p', prev)
+  call('SET', keys[1], tip .. string.format('%d', seq))
+  write_all(keys, writes)
+  if seq % TRIM_EVERY == 0 then call('XTRIM', keys[2], 'MINID', '~', string.format('%d', durable)) end
+  return { seq, prev, bytes, table.concat(told) }
+end
+
+-- Applies one batch as the log holds it: only if it joins this chain. keys as above; args: payload, key map, tip,
+-- at_ms, seq, previous tip, verdict bytes. Returns {seq, tip} of the head it leaves.
+local function restore(keys, args)
+  local call = redis.call
+  local tip, seq = args[3], tonumber(args[5])
+  local have, at = read_head(call('GET', keys[1]))
+  if at ~= seq - 1 or have ~= args[6] or call('EXISTS', keys[3]) == 1 then return { at, have } end
+  local _, _, writes = walk(keys, args[1], args[2], args[4] .. big_endian_5(seq), args[7])
+  call('SET', keys[1], tip .. string.format('%d', seq))
+  write_all(keys, writes)
+  return { seq, tip }
+end
+
+-- keys: head, then hashes; args: one field a hash. Returns {head, value or false, ...}: absence only counts beside a head.
+local function lookup(keys, args)
+  local out = { redis.call('GET', keys[1]) }
+  for i = 1, #args do out[i + 1] = redis.call('HGET', keys[i + 1], args[i]) end
+  return out
+end
+
+-- Rebuild: begin (claims are refused from here on), load (many times), finish. A second rebuild takes the token away
+-- from the first, whose next load is refused. keys: head, load [, hashes]; args: token, then for each hash the number
+-- of its fields and those fields and values (load), or the head's value (finish).
+local function load_begin(keys, args)
+  redis.call('SET', keys[2], args[1])
+  redis.call('DEL', keys[1])
+  return 1
+end
+
+local function load_hashes(keys, args)
+  if redis.call('GET', keys[2]) ~= args[1] then return 0 end
+  local a = 2
+  for k = 3, #keys do
+    local n = tonumber(args[a])
+    redis.call('HSET', keys[k], unpack(args, a + 1, a + 2 * n))
+    a = a + 1 + 2 * n
+  end
+  return 1
+end
+
+local function load_finish(keys, args)
+  if redis.call('GET', keys[2]) ~= args[1] then return 0 end
+  redis.call('SET', keys[1], args[2])
+  redis.call('DEL', keys[2])
+  return 1
+end
+
+redis.register_function('tillgate_claim_1', claim)
+redis.register_function('tillgate_restore_1', restore)
+redis.register_function{ function_name = 'tillgate_lookup_1', callback = lookup, flags = { 'no-writes' } }
+redis.register_function('tillgate_load_begin_1', load_begin)
+redis.register_function('tillgate_load_1', load_hashes)
+redis.register_function('tillgate_load_finish_1', load_finish)

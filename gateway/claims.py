@@ -1,0 +1,367 @@
+"""The claim's client side: one pipelined connection per partition, replies consumed in order, nothing ever sent twice.
+
+Why not redis-py's client: it gives a command a connection of its own and may send it again after a lost answer. A claim
+repeated that way would be judged twice. Here a lost connection fails every call in flight with `ArbiterLost`, and the
+lane recovers against the log (recovery.py) before it claims again. Only redis-py's `Connection` is used: it connects,
+authenticates, packs and parses.
+"""
+
+import asyncio
+import struct
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+import redis.exceptions
+from redis.asyncio import Connection
+
+from eventstore.events import IMPORT, Record, iter_records, payload_head
+from eventstore.log import EMPTY_HEAD, TIP_BYTES, Batch, Head
+from eventstore.vouchers import registry_key, voucher_key
+
+LIBRARY = "tillgate_1"
+_LOST = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError)
+CALLS_IN_FLIGHT_MAX = 256  # a lane claims at most a few batches at once; the rest is look-ups and recovery reads
+ANSWER_TIMEOUT_S = 2.0  # a claim takes about a millisecond; after two seconds the connection is as good as lost
+LOAD_FIELDS_MAX = 1000  # Lua's unpack() stops at about 8,000 values; a call of 2,000 stays under a millisecond
+STREAM_READ_MAX = 64  # batches read from the redis stream at a time: at most about 6 MB
+KEY_FIRST = 4  # Lua counts from 1, and head, log and load come first
+LIBRARY_TEXT = Path(__file__).with_name("claim.lua")
+
+
+class ArbiterLost(Exception):
+    """The connection broke or timed out: whether the call took place is unknown."""
+
+
+class ArbiterRefused(Exception):
+    """Valkey answered with an error (out of memory, read-only, missing function): nothing was written by the call."""
+
+
+class ArbiterUnfit(Exception):
+    """This Valkey must not be used: names the setting and the fix."""
+
+
+class Claimed(msgspec.Struct, frozen=True, gc=False):
+    """What one claim call decided."""
+
+    seq: int
+    prev: bytes
+    verdicts: bytes  # one byte a record
+    told: bytes  # rows of index u16 little-endian + 32-byte entry
+
+
+class Behind(msgspec.Struct, frozen=True, gc=False):
+    """Valkey is behind the log, or being rebuilt; nothing was written."""
+
+    head: Head
+
+
+class Keyed(msgspec.Struct, frozen=True):
+    """Hash keys of a batch's records and the record -> key map (u16 little-endian, 0 = none)."""
+
+    keys: list[bytes]
+    map: bytes
+
+
+class Arbiter(Protocol):
+    """What a lane needs of Valkey. Every method may raise ArbiterLost or ArbiterRefused."""
+
+    async def claim(
+        self, partition: int, payload: bytes, keyed: Keyed, *, tip: bytes, at_ms: int, durable_seq: int
+    ) -> Claimed | Behind: ...
+
+    async def head(self, partition: int) -> Head: ...
+
+    async def stream(self, partition: int, first_seq: int, last_seq: int) -> list[Batch]: ...
+
+    async def restore(self, batch: Batch) -> Head: ...
+
+    async def lookup(
+        self, partition: int, wanted: Sequence[tuple[bytes, bytes]]
+    ) -> tuple[Head, list[bytes | None]]: ...
+
+    async def rebuild(
+        self, partition: int, hashes: dict[bytes, dict[bytes, bytes]], head: Head, token: bytes
+    ) -> bool: ...
+
+    async def check(self, partition: int) -> None:
+        """Connect if needed; raises ArbiterUnfit if eviction policy, role or function are not as they must be."""
+        ...
+
+
+class Pipe:
+    """One connection with many calls in flight. A call's reply is the oldest reply not yet taken."""
+
+    def __init__(self, connection: Connection, on_lost: Callable[[], None]) -> None:
+        self._connection = connection
+        self._on_lost = on_lost
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
+        self._reader = self._loop.create_task(self._read())
+        self._watch = self._loop.call_later(ANSWER_TIMEOUT_S / 4, self._check_oldest)
+        self.lost = False
+
+    async def call(self, *args: Any) -> Any:
+        """Send one command and wait for its reply. Raises ArbiterLost, ArbiterRefused."""
+        if self.lost:
+            raise ArbiterLost("the connection is gone")
+        if len(self._waiting) >= CALLS_IN_FLIGHT_MAX:
+            raise ArbiterLost(f"more than {CALLS_IN_FLIGHT_MAX} calls in flight")
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._waiting.append((future, self._loop.time()))
+        try:
+            # Writes before it first yields, so calls leave in the order they were made.
+            await self._connection.send_packed_command(self._connection.pack_command(*args), check_health=False)
+        except _LOST as error:
+            self._fail(str(error))
+        return await future
+
+    async def _read(self) -> None:
+        while not self.lost:
+            try:
+                reply = await self._connection.read_response(disable_decoding=True)
+            except redis.exceptions.ResponseError as error:
+                self._settle(ArbiterRefused(str(error)))
+            except _LOST as error:
+                self._fail(str(error) or type(error).__name__)
+            else:
+                self._settle(reply)
+
+    def _settle(self, reply: Any) -> None:
+        future, _ = self._waiting.popleft()
+        if future.done():  # its caller gave up; the reply still had to be taken, in order
+            return
+        if isinstance(reply, Exception):
+            future.set_exception(reply)
+        else:
+            future.set_result(reply)
+
+    def _check_oldest(self) -> None:
+        if self._waiting and self._loop.time() - self._waiting[0][1] > ANSWER_TIMEOUT_S:
+            self._fail(f"no answer within {ANSWER_TIMEOUT_S:g} s")
+        elif not self.lost:
+            self._watch = self._loop.call_later(ANSWER_TIMEOUT_S / 4, self._check_oldest)
+
+    def _fail(self, why: str) -> None:
+        if self.lost:
+            return
+        self.lost = True
+        while self._waiting:
+            future, _ = self._waiting.popleft()
+            if not future.done():
+                future.set_exception(ArbiterLost(why))
+        self._on_lost()
+
+    async def close(self) -> None:
+        """Fail what is in flight and disconnect."""
+        self._fail("closed")
+        self._watch.cancel()
+        self._reader.cancel()
+        await asyncio.gather(self._reader, return_exceptions=True)
+        await self._connection.disconnect(nowait=True)
+
+
+class ValkeyArbiter:
+    """The arbiter on a real Valkey or Redis >= 7. `connect` makes an unconnected Connection."""
+
+    def __init__(self, connect: Callable[[], Connection], on_lost: Callable[[int], None]) -> None:
+        self._connect = connect
+        self._on_lost = on_lost
+        self._pipes: dict[int, Pipe] = {}
+
+    async def claim(
+        self, partition: int, payload: bytes, keyed: Keyed, *, tip: bytes, at_ms: int, durable_seq: int
+    ) -> Claimed | Behind:
+        """Turn one batch into verdicts. See claim.lua."""
+        keys = _keys(partition, keyed.keys)
+        reply = await self._call(
+            partition,
+            "FCALL",
+            "tillgate_claim_1",
+            len(keys),
+            *keys,
+            payload,
+            keyed.map,
+            tip,
+            at_ms.to_bytes(6, "big"),
+            durable_seq,
+        )
+        if reply[0] < 0:
+            return Behind(Head(reply[1], reply[2]))
+        return Claimed(*reply)
+
+    async def head(self, partition: int) -> Head:
+        return parse_head(await self._call(partition, "GET", head_key(partition)))
+
+    async def stream(self, partition: int, first_seq: int, last_seq: int) -> list[Batch]:
+        """The batches first_seq..last_seq the redis stream still holds, in order (gaps are the caller's to see)."""
+        batches: list[Batch] = []
+        while first_seq <= last_seq:
+            upto = min(last_seq, first_seq + STREAM_READ_MAX - 1)
+            rows = await self._call(partition, "XRANGE", b"{%d}log" % partition, f"{first_seq}-0", f"{upto}-0")
+            batches += [_stream_batch(partition, row) for row in rows]
+            first_seq = upto + 1
+        return batches
+
+    async def restore(self, batch: Batch) -> Head:
+        """Apply a batch the log holds; returns the head afterwards (unchanged if the batch does not join)."""
+        keyed = keyed_of(batch.partition, batch.payload)
+        keys = _keys(batch.partition, keyed.keys)
+        _, _, at_ms = payload_head(batch.payload)
+        args = (batch.payload, keyed.map, batch.tip, at_ms.to_bytes(6, "big"), batch.seq, batch.prev)
+        reply = await self._call(
+            batch.partition, "FCALL", "tillgate_restore_1", len(keys), *keys, *args, batch.verdicts
+        )
+        return Head(reply[0], reply[1])
+
+    async def lookup(
+        self, partition: int, wanted: Sequence[tuple[bytes, bytes]]
+    ) -> tuple[Head, list[bytes | None]]:
+        """Values of (hash key, field) pairs, and the head they were read beside. Writes nothing."""
+        keys = [head_key(partition), *(key for key, _ in wanted)]
+        reply = await self._call(
+            partition, "FCALL_RO", "tillgate_lookup_1", len(keys), *keys, *(field for _, field in wanted)
+        )
+        return parse_head(reply[0]), reply[1:]
+
+    async def rebuild(
+        self, partition: int, hashes: dict[bytes, dict[bytes, bytes]], head: Head, token: bytes
+    ) -> bool:
+        """Replace a partition's whole state. False: another rebuild took over."""
+        head_load = (head_key(partition), b"{%d}load" % partition)
+        await self._call(partition, "FCALL", "tillgate_load_begin_1", 2, *head_load, token)
+        await self._wipe(partition)
+        for rows in _load_calls(hashes):
+            keys = [*head_load, *(key for key, _ in rows)]
+            args = [part for _, fields in rows for part in fields]
+            if not await self._call(partition, "FCALL", "tillgate_load_1", len(keys), *keys, token, *args):
+                return False
+        value = head.tip + b"%d" % head.seq if head.seq else b""
+        return bool(await self._call(partition, "FCALL", "tillgate_load_finish_1", 2, *head_load, token, value))
+
+    async def delete(self, partition: int, keys: Sequence[bytes]) -> None:
+        """Forget hashes (a purged campaign's); the log has said so first."""
+        if keys:
+            await self._call(partition, "UNLINK", *keys)
+
+    async def _wipe(self, partition: int) -> None:
+        cursor, keep = b"0", b"{%d}load" % partition
+        while True:
+            cursor, keys = await self._call(partition, "SCAN", cursor, "MATCH", b"{%d}*" % partition, "COUNT", 1000)
+            doomed = [key for key in keys if key != keep]
+            if doomed:
+                await self._call(partition, "UNLINK", *doomed)
+            if cursor == b"0":
+                return
+
+    async def check(self, partition: int) -> None:
+        """Connect if needed; raises ArbiterUnfit naming the setting that would lose or forget redemptions."""
+        await self._open(partition)
+        policy = await self._call(partition, "CONFIG", "GET", "maxmemory-policy")
+        if policy[1] != b"noeviction":
+            raise ArbiterUnfit(f"maxmemory-policy is {policy[1].decode()}: set it to noeviction")
+        role = await self._call(partition, "ROLE")
+        if role[0] != b"master":
+            raise ArbiterUnfit(f"role is {role[0].decode()}: connect to the primary")
+        await self._install(partition)
+
+    async def _install(self, partition: int) -> None:
+        text = LIBRARY_TEXT.read_bytes()
+        found = await self._call(partition, "FUNCTION", "LIST", "LIBRARYNAME", LIBRARY, "WITHCODE")
+        if not found:
+            await self._call(partition, "FUNCTION", "LOAD", text)
+        elif _library_code(found[0]) != text:
+            raise ArbiterUnfit(f"function library {LIBRARY} has another text: two builds claim one version")
+
+    async def _call(self, partition: int, *args: Any) -> Any:
+        pipe = self._pipes.get(partition)
+        if pipe is None:
+            raise ArbiterLost("not connected")
+        return await pipe.call(*args)
+
+    async def _open(self, partition: int) -> None:
+        old = self._pipes.pop(partition, None)
+        if old is not None and not old.lost:
+            self._pipes[partition] = old
+            return
+        if old is not None:
+            await old.close()
+        connection = self._connect()
+        try:
+            await connection.connect()
+        except _LOST as error:
+            raise ArbiterLost(str(error)) from error
+        except redis.exceptions.ResponseError as error:
+            raise ArbiterRefused(str(error)) from error
+        self._pipes[partition] = Pipe(connection, lambda: self._on_lost(partition))
+
+    async def close(self) -> None:
+        """Close every connection; what is in flight fails as lost."""
+        pipes, self._pipes = self._pipes, {}
+        for pipe in pipes.values():
+            await pipe.close()
+
+
+def head_key(partition: int) -> bytes:
+    return b"{%d}head" % partition
+
+
+def parse_head(raw: bytes | None) -> Head:
+    """The head key's value: tip (16 bytes), decimal seq; absent or empty = nothing yet."""
+    return Head(int(raw[TIP_BYTES:]), raw[:TIP_BYTES]) if raw else EMPTY_HEAD
+
+
+def _keys(partition: int, hashes: Sequence[bytes]) -> list[bytes]:
+    return [b"{%d}head" % partition, b"{%d}log" % partition, b"{%d}load" % partition, *hashes]
+
+
+def keyed_of(partition: int, payload: bytes) -> Keyed:
+    """The hash keys a logged payload's records live under (the admission makes the same for fresh scans)."""
+    keys: dict[bytes, int] = {}
+    numbers = []
+    for record in iter_records(payload):
+        key = hash_key(partition, record)
+        numbers.append(keys.setdefault(key, len(keys) + KEY_FIRST) if key else 0)
+    return Keyed(list(keys), struct.pack(f"<{len(numbers)}H", *numbers))
+
+
+def hash_key(partition: int, record: Record) -> bytes | None:
+    """Where a record's voucher (or imported code) is kept; None for a scan that names no voucher."""
+    if record.op == IMPORT:
+        return registry_key(partition, record.redemption_id)
+    return voucher_key(partition, record.campaign, record.serial) if record.campaign else None
+
+
+def _stream_batch(partition: int, row: Any) -> Batch:
+    entry_id, fields = row
+    named = dict(zip(fields[::2], fields[1::2], strict=True))
+    seq = int(entry_id.partition(b"-")[0])
+    return Batch(partition, seq, named[b"p"], named[b"t"], named[b"d"], named[b"v"])
+
+
+def _load_calls(
+    hashes: dict[bytes, dict[bytes, bytes]],
+) -> Iterator[list[tuple[bytes, list[Any]]]]:
+    """Rows of (hash key, [count, field, value, ...]), cut into calls of about LOAD_FIELDS_MAX fields."""
+    call: list[tuple[bytes, list[Any]]] = []
+    size = 0
+    for key, fields in hashes.items():
+        pairs = list(fields.items())
+        for start in range(0, len(pairs), LOAD_FIELDS_MAX):
+            part = pairs[start : start + LOAD_FIELDS_MAX]
+            call.append((key, [len(part), *(piece for pair in part for piece in pair)]))
+            size += len(part)
+            if size >= LOAD_FIELDS_MAX:
+                yield call
+                call, size = [], 0
+    if call:
+        yield call
+
+
+def _library_code(row: Any) -> bytes:
+    code = row.get(b"library_code") if isinstance(row, dict) else None
+    if code is None:
+        code = dict(zip(row[::2], row[1::2], strict=True))[b"library_code"]
+    return bytes(code)

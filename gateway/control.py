@@ -1,0 +1,99 @@
+"""The control partition: campaigns, stores, terminals, tokens and keys as events, appended straight to the log.
+
+Every gateway folds the same events into its `Directory`. What a gateway may say rests on that fold, so it must be fresh:
+`run` confirms the partition's head four times a second, and a gateway that has not confirmed it for FRESH_S answers
+UNRESOLVED. That is why a pause or a revocation binds everywhere within a second.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from eventstore.events import Control as ControlBatch
+from eventstore.events import ControlEvent, TerminalLocked, decode_control, encode_control, payload_head
+from eventstore.log import CONTROL, AppendRefused, Batch, EventLog
+from gateway.directory import Directory, Rejected
+from gateway.guesses import LOCK_MS
+
+FRESH_S = 1.0  # the promise: a pause binds within a second
+CONFIRM_EVERY_S = 0.25  # three chances to miss before answers stop
+READ_BATCHES = 500
+ATTEMPTS_MAX = 10  # lost races against other gateways' control events, which are rare
+
+Make = Callable[[Directory, int], Sequence[ControlEvent] | Rejected]
+"""Given the directory as it stands and the time, the events to write, or why not. Called again after a lost race."""
+
+
+class ControlBusy(Exception):
+    """Other gateways kept writing control events first; nothing was written."""
+
+
+class Control:
+    """This gateway's copy of the control partition."""
+
+    def __init__(self, log: EventLog, *, now_ms: Callable[[], int], mint_tip: Callable[[], bytes]) -> None:
+        self.directory = Directory()
+        self._log, self._now_ms, self._mint_tip = log, now_ms, mint_tip
+        self._tip = b""
+        self._loop = asyncio.get_running_loop()
+        self._confirmed_s = float("-inf")
+        self._lock = asyncio.Lock()
+
+    def is_confirmed(self) -> bool:
+        """Whether what this gateway knows was the newest less than FRESH_S ago."""
+        return self._loop.time() - self._confirmed_s < FRESH_S
+
+    async def confirm(self) -> None:
+        """Read the head asked for after this call began, and fold what is new."""
+        async with self._lock:
+            await self._catch_up()
+
+    async def _catch_up(self) -> None:
+        asked_s = self._loop.time()
+        head = await self._log.head(CONTROL)
+        while self.directory.control_seq < head.seq:
+            for batch in await self._log.read(CONTROL, self.directory.control_seq + 1, READ_BATCHES):
+                self._fold(batch)
+        self._tip = head.tip
+        self._confirmed_s = asked_s
+
+    def _fold(self, batch: Batch) -> None:
+        _, _, at_ms = payload_head(batch.payload)
+        self.directory.apply(decode_control(batch.payload), batch.seq, at_ms)
+
+    async def record(self, actor: str, make: Make) -> tuple[ControlEvent, ...] | Rejected:
+        """Write events if the directory allows them; returns them once they are durable and folded here.
+
+        Raises ControlBusy, LogFailed.
+        """
+        async with self._lock:
+            for _ in range(ATTEMPTS_MAX):
+                await self._catch_up()
+                now_ms = self._now_ms()
+                events = make(self.directory, now_ms)
+                if isinstance(events, Rejected):
+                    return events
+                if not events or await self._write(actor, events, now_ms):
+                    return tuple(events)
+        raise ControlBusy(f"{ATTEMPTS_MAX} attempts lost against other gateways")
+
+    async def _write(self, actor: str, events: Sequence[ControlEvent], now_ms: int) -> bool:
+        payload = encode_control(ControlBatch(actor, tuple(events)), at_ms=now_ms)
+        seq = self.directory.control_seq + 1
+        batch = Batch(CONTROL, seq, self._tip, self._mint_tip(), payload, b"")
+        try:
+            await self._log.append([batch])
+        except AppendRefused:
+            return False
+        self._fold(batch)
+        self._tip = batch.tip
+        return True
+
+    async def lock_terminal(self, terminal: int) -> None:
+        """Too many wrong codes: no more scans from this terminal for a while (an operator can lift it)."""
+        await self.record("gateway", lambda _, now_ms: [TerminalLocked(terminal=terminal, until_ms=now_ms + LOCK_MS)])
+
+    async def run(self) -> None:
+        """Keep the fold fresh until cancelled."""
+        while True:
+            await asyncio.sleep(CONFIRM_EVERY_S)
+            await self.confirm()

@@ -1,0 +1,174 @@
+"""Make one partition's Valkey state agree with the log again, or halt that partition.
+
+Theory. The log's chain is the truth. Valkey carries the same chain (seq, tip) in `{p}head` plus a redis stream with the
+newest batches. Comparing the two heads leaves five cases:
+
+    READY    same seq and tip
+    BEHIND   Valkey's head is an older batch of the log's chain (lost its tail, restored from a backup, wiped): append one
+             empty batch first, because it refuses every append in flight that was claimed on the older state, then replay
+    AHEAD    Valkey has batches the log never got (a gateway died between claim and append) and its stream joins the
+             log's head: append that run; retries will find their answers
+    FORKED   Valkey's head is on another chain: throw its state away and rebuild it from the log
+    HALT     Valkey is ahead and the joining batches are gone, or the log itself is damaged: nobody can tell what was
+             promised, so an operator must
+
+`plan` decides, `recover` carries it out and looks again until it is READY. It may run in several gateways at once: an
+append joins once, `restore` is compare-and-set on the head, and a rebuild that lost its token starts over.
+"""
+
+import enum
+from collections.abc import Callable, Collection, Sequence
+
+import msgspec
+
+from eventstore.events import encode_records
+from eventstore.log import AppendRefused, Batch, EventLog, Head, LogDamaged
+from eventstore.vouchers import FoldedState
+from gateway.claims import Arbiter
+
+ROUNDS_MAX = 20  # each round makes progress unless another gateway interferes; twenty in a row is a fault
+READ_BATCHES = 500  # log rows read at a time: at most about 40 MB of full batches
+REPLAY_BATCHES_MAX = 20_000  # beyond this a rebuild by bulk load is faster than replaying call by call
+
+
+class Branch(enum.StrEnum):
+    READY = "ready"
+    BEHIND = "behind"
+    AHEAD = "ahead"
+    FORKED = "forked"
+    HALT = "halt"
+
+
+class PartitionHalted(Exception):
+    """This partition answers nobody until an operator decides; says what was found and the next step."""
+
+    def __init__(self, partition: int, why: str) -> None:
+        super().__init__(f"partition {partition} halted: {why}")
+        self.partition, self.why = partition, why
+
+
+class Recovered(msgspec.Struct, frozen=True):
+    head: Head
+    branches: tuple[Branch, ...]  # what was done, in order
+
+
+def plan(log_head: Head, valkey: Head, log_tip_there: bytes | None, stream: Sequence[Batch]) -> Branch:
+    """Which case this is. `log_tip_there` is the log's tip at Valkey's seq, None if the log has no such batch;
+    `stream` is what the redis stream holds from log_head.seq + 1 on, needed only if Valkey is ahead."""
+    if valkey == log_head:
+        return Branch.READY
+    if valkey.seq == 0:
+        return Branch.BEHIND
+    if valkey.seq <= log_head.seq:
+        return Branch.BEHIND if log_tip_there == valkey.tip else Branch.FORKED
+    if not stream or stream[0].seq != log_head.seq + 1:
+        return Branch.HALT
+    if stream[0].prev != log_head.tip:
+        return Branch.FORKED
+    return Branch.AHEAD if _joins(stream, valkey) else Branch.HALT
+
+
+def _joins(stream: Sequence[Batch], valkey: Head) -> bool:
+    linked = all(b.seq == a.seq + 1 and b.prev == a.tip for a, b in zip(stream, stream[1:], strict=False))
+    return linked and (stream[-1].seq, stream[-1].tip) == (valkey.seq, valkey.tip)
+
+
+async def recover(
+    arbiter: Arbiter,
+    log: EventLog,
+    partition: int,
+    *,
+    mint_tip: Callable[[], bytes],
+    now_ms: Callable[[], int],
+    purged: Collection[int],
+) -> Recovered:
+    """Bring Valkey and the log together. Raises PartitionHalted, LogFailed, ArbiterLost/Refused/Unfit."""
+    await arbiter.check(partition)
+    done: list[Branch] = []
+    for _ in range(ROUNDS_MAX):
+        log_head, valkey = await log.head(partition), await arbiter.head(partition)
+        branch = await _look(arbiter, log, partition, log_head, valkey)
+        if branch is Branch.READY:
+            return Recovered(log_head, tuple(done) or (branch,))
+        done.append(branch)
+        if branch is Branch.HALT:
+            raise PartitionHalted(partition, _halt_text(log_head, valkey))
+        try:
+            await _mend(arbiter, log, partition, branch, log_head, valkey, mint_tip, now_ms, purged)
+        except AppendRefused:
+            continue  # another gateway was quicker: look again
+        except LogDamaged as error:
+            raise PartitionHalted(partition, f"{error}: restore the log from its backup") from error
+    raise PartitionHalted(partition, f"no agreement after {ROUNDS_MAX} rounds: is another gateway recovering it too?")
+
+
+def _halt_text(log_head: Head, valkey: Head) -> str:
+    return (
+        f"Valkey is at batch {valkey.seq}, the log ends at {log_head.seq}, and the batches between are gone. "
+        "If the log was restored from a backup, restore a newer one; "
+        "to accept the log as it is, run `tillgate rebuild`"
+    )
+
+
+async def _look(arbiter: Arbiter, log: EventLog, partition: int, log_head: Head, valkey: Head) -> Branch:
+    stream: list[Batch] = []
+    tip_there: bytes | None = None
+    if valkey.seq > log_head.seq:
+        stream = await arbiter.stream(partition, log_head.seq + 1, valkey.seq)
+    elif valkey.seq > 0:
+        tip_there = (await _read(log, partition, valkey.seq, 1))[0].tip
+    return plan(log_head, valkey, tip_there, stream)
+
+
+async def _mend(
+    arbiter: Arbiter,
+    log: EventLog,
+    partition: int,
+    branch: Branch,
+    log_head: Head,
+    valkey: Head,
+    mint_tip: Callable[[], bytes],
+    now_ms: Callable[[], int],
+    purged: Collection[int],
+) -> None:
+    if branch is Branch.AHEAD:
+        await log.append(await arbiter.stream(partition, log_head.seq + 1, valkey.seq))
+        return
+    empty = encode_records([], {}, received_ms=now_ms())
+    fence = Batch(partition, log_head.seq + 1, log_head.tip, mint_tip(), empty, b"")
+    await log.append([fence])
+    if branch is Branch.FORKED or valkey.seq == 0 or fence.seq - valkey.seq > REPLAY_BATCHES_MAX:
+        await rebuild(arbiter, log, partition, token=mint_tip(), purged=purged)
+    else:
+        await _replay(arbiter, log, partition, valkey.seq + 1, fence.seq)
+
+
+async def _replay(arbiter: Arbiter, log: EventLog, partition: int, first_seq: int, last_seq: int) -> None:
+    while first_seq <= last_seq:
+        batches = await _read(log, partition, first_seq, READ_BATCHES)
+        for batch in batches:
+            if await arbiter.restore(batch) != Head(batch.seq, batch.tip):
+                return  # another gateway replays too, or Valkey fell back again: look again
+        first_seq = batches[-1].seq + 1
+
+
+async def rebuild(
+    arbiter: Arbiter, log: EventLog, partition: int, *, token: bytes, purged: Collection[int]
+) -> Head:
+    """Fold the partition's whole log in memory and load the result; Valkey's old state is gone after this."""
+    state = FoldedState(purged=frozenset(purged))
+    head = await log.head(partition)
+    seq = 1
+    while seq <= head.seq:
+        for batch in await _read(log, partition, seq, READ_BATCHES):
+            state.apply_batch(batch)
+            seq = batch.seq + 1
+    await arbiter.rebuild(partition, state.hashes, head, token)
+    return head
+
+
+async def _read(log: EventLog, partition: int, first_seq: int, limit: int) -> list[Batch]:
+    batches = await log.read(partition, first_seq, limit)
+    if not batches or batches[0].seq != first_seq:
+        raise LogDamaged(partition, first_seq, "the batch is missing")
+    return batches

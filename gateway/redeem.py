@@ -1,0 +1,340 @@
+"""Scans become records: parse the code, ask the rules, pack 64 bytes, hand them to the voucher's lane.
+
+Theory. This is the hot path, so it is synchronous: a message is turned into records in one go, and its answers come back
+through `Asked` when the lanes have them in the log. Three things cannot be decided from memory, and take the slow way
+(`_Slow`, a task for the message): typed and foreign codes (a look-up in Valkey's registry, valid only beside a head),
+serials or campaigns this gateway does not know (no refusal rests on absence until the control head is confirmed), and ids
+that may have been used before the ids in memory begin (a look-up in the redemption index).
+
+Every scan becomes a record, refused ones too, and the claim sees all that name a voucher: a retry of an accepted
+redemption must get its first answer even if its campaign has closed since. The claim id is a digest of terminal,
+redemption id and body (code and references, not the time of the scan, which a till may stamp anew): another
+body or another terminal is never a repeat.
+"""
+
+import asyncio
+import struct
+import zlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from hashlib import blake2b
+from typing import Protocol
+
+import msgspec
+
+from eventstore.events import NO_ID, RECORD, REDEEM, Extra
+from eventstore.vouchers import registry_key, voucher_key
+from gateway.campaign import SIGNED, compose, standing
+from gateway.claims import Arbiter, ArbiterLost, ArbiterRefused
+from gateway.codes import Hashed, KeyRing, Refused, Signed
+from gateway.control import Control
+from gateway.directory import Terminal
+from gateway.guesses import Guesses
+from gateway.ids import RecentIds
+from gateway.lane import Asked, Lane
+from gateway.messages import ID_BYTES, REF_CHARS_MAX, Redeem, Verdict
+
+RULES_STALE_MS_MAX = 10  # standings are computed once per campaign, store and tick of this length
+SLOW_SCANS_MAX = 4096  # scans waiting for a look-up; more is shed as UNRESOLVED, and the till asks again
+SCANNED_MS_END = 2**63
+_CLAIM = struct.Struct(">I16sIQ")
+_BUCKET = struct.Struct(">IQ")
+_ACCEPTED, _UNKNOWN, _FORGED = Verdict.ACCEPTED, Verdict.UNKNOWN_CODE, Verdict.FORGED
+
+
+class UsedIds(Protocol):
+    """The slow half of refusing a reused id."""
+
+    async def claim_id_of(self, redemption_id: bytes) -> bytes | None:
+        """The claim id this redemption id stands for in the log, caught up to now; None if it was never used."""
+        ...
+
+
+class Spot(msgspec.Struct, frozen=True, gc=False):
+    """Which voucher a scan names, and under what kind of code."""
+
+    campaign: int
+    serial: int
+    kind: str
+
+
+def partition_of(campaign: int, serial: int, partitions: int) -> int:
+    """The shard of a voucher: 64 neighbours share one, and one hash in Valkey."""
+    return zlib.crc32(_BUCKET.pack(campaign, serial >> 6)) % partitions if partitions > 1 else 0
+
+
+def claim_id_of(terminal: int, scan: Redeem, campaign: int, serial: int) -> bytes:
+    """16-byte digest of (terminal, redemption_id, body): what makes two sends the same redemption."""
+    state = blake2b(_CLAIM.pack(terminal, scan.redemption_id, campaign, serial), digest_size=ID_BYTES)
+    if scan.merchant_ref is not None or scan.cashier_ref is not None:
+        state.update(msgspec.msgpack.encode((scan.merchant_ref, scan.cashier_ref)))
+    return state.digest()
+
+
+def fault_of(scan: Redeem) -> str | None:
+    """What is wrong with the form of a scan, in words; None if nothing is."""
+    if len(scan.redemption_id) != ID_BYTES:
+        return f"redemption_id has {len(scan.redemption_id)} bytes, {ID_BYTES} expected"
+    if not 0 <= scan.scanned_ms < SCANNED_MS_END:
+        return "scanned_ms is not a time in milliseconds since 1970"
+    for name, ref in (("merchant_ref", scan.merchant_ref), ("cashier_ref", scan.cashier_ref)):
+        if ref is not None and len(ref) > REF_CHARS_MAX:
+            return f"{name} has {len(ref)} characters, at most {REF_CHARS_MAX} are allowed"
+    return None
+
+
+class Redeemer:
+    """Admits scans of authenticated terminals."""
+
+    def __init__(
+        self,
+        *,
+        ring: KeyRing,
+        control: Control,
+        lanes: Sequence[Lane],
+        arbiter: Arbiter,
+        used: UsedIds,
+        recent: RecentIds,
+        now_ms: Callable[[], int],
+        is_stalled: Callable[[], bool],
+    ) -> None:
+        self.ring = ring
+        self.recent = recent
+        self._control, self._lanes, self._arbiter, self._used = control, lanes, arbiter, used
+        self._now_ms, self._is_stalled = now_ms, is_stalled
+        self._guesses = Guesses()
+        self._standings: dict[tuple[int, str], Verdict] = {}
+        self._standings_ms = 0
+        self._standings_seq = -1
+        self._slow_scans = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def redeem(self, terminal: Terminal, scans: Sequence[Redeem], done: Callable[[Asked], None]) -> None:
+        """Admit one message. `done` gets every verdict, UNRESOLVED where nothing is known; it may be called at once."""
+        asked = Asked(len(scans), done)
+        if not scans:
+            done(asked)
+            return
+        if self._is_stalled() or not self._control.is_confirmed():
+            asked.give_up(0, len(scans))
+            return
+        now_ms = self._tick()
+        slow: list[int] = []
+        for index, scan in enumerate(scans):
+            code = self.ring.parse(scan.code)
+            if type(code) is not Signed:
+                if type(code) is Refused:
+                    self._refuse(asked, index, terminal, scan, code.verdict, code.why, now_ms)
+                else:
+                    slow.append(index)
+                continue
+            campaign, serial = code.campaign, code.serial
+            verdict = self._judge(terminal, campaign, serial, SIGNED, now_ms)
+            if verdict is Verdict.NOT_ISSUED or not self._admit(
+                asked, index, terminal, scan, campaign, serial, verdict, now_ms
+            ):
+                slow.append(index)
+        if slow:
+            self._slowly(asked, terminal, scans, slow)
+
+    def _tick(self) -> int:
+        """The clock the rules use; forgets standings that a newer tick or a newer control event outdates."""
+        now_ms = self._now_ms()
+        seq = self._control.directory.control_seq
+        if not 0 <= now_ms - self._standings_ms < RULES_STALE_MS_MAX or seq != self._standings_seq:
+            self._standings.clear()
+            self._standings_ms, self._standings_seq = now_ms, seq
+        return self._standings_ms
+
+    def _judge(self, terminal: Terminal, number: int, serial: int, kind: str, now_ms: int) -> Verdict:
+        """decide(), with the part that all scans of a campaign and store share kept for the tick."""
+        directory = self._control.directory
+        locked = now_ms < terminal.locked_until_ms
+        campaign = directory.campaigns.get(number)
+        if campaign is None:
+            return compose(_ACCEPTED, locked=locked, issued=False)
+        here = (number, terminal.store)
+        verdict = self._standings.get(here)
+        if verdict is None:
+            verdict = self._standings[here] = standing(campaign, directory.outlet(terminal.store), now_ms)
+        return compose(verdict, locked=locked, issued=campaign.issued(kind).holds(serial))
+
+    def _admit(
+        self,
+        asked: Asked,
+        index: int,
+        terminal: Terminal,
+        scan: Redeem,
+        campaign: int,
+        serial: int,
+        verdict: Verdict,
+        now_ms: int,
+    ) -> bool:
+        """Hand a scan that names a voucher to its lane. False: whether its id is new cannot be told from memory."""
+        redemption_id = scan.redemption_id
+        if len(redemption_id) != ID_BYTES or scan.scanned_ms.bit_length() > 62 or scan.merchant_ref or scan.cashier_ref:
+            fault = fault_of(scan)
+            if fault is not None:
+                self._refuse(asked, index, terminal, scan, Verdict.UNREADABLE, fault, now_ms)
+                return True
+        claim_id = claim_id_of(terminal.number, scan, campaign, serial)
+        first = self.recent.get(redemption_id)
+        if first is None:
+            if not self.recent.surely_new(redemption_id):
+                return False
+            self.recent.put(redemption_id, claim_id, now_ms)
+        elif first != claim_id:
+            self._refuse(asked, index, terminal, scan, Verdict.ID_REUSED, None, now_ms)
+            return True
+        partition = partition_of(campaign, serial, len(self._lanes))
+        extra = None
+        if scan.merchant_ref is not None or scan.cashier_ref is not None:
+            extra = Extra(scan.merchant_ref, scan.cashier_ref)
+        self._lanes[partition].add(
+            RECORD.pack(
+                REDEEM,
+                verdict,
+                scan.entry & 3,
+                0,
+                campaign,
+                serial,
+                redemption_id,
+                claim_id,
+                terminal.number,
+                scan.scanned_ms,
+                self._standings_seq & 0xFFFFFFFF,
+            ),
+            voucher_key(partition, campaign, serial),
+            asked,
+            index,
+            extra,
+        )
+        return True
+
+    def _refuse(
+        self,
+        asked: Asked,
+        index: int,
+        terminal: Terminal,
+        scan: Redeem,
+        verdict: Verdict,
+        note: str | None,
+        now_ms: int,
+        partition: int | None = None,
+    ) -> None:
+        """Record a scan that names no voucher (or must not touch the one it names)."""
+        if now_ms < terminal.locked_until_ms and verdict > Verdict.TERMINAL_LOCKED:
+            verdict, note = Verdict.TERMINAL_LOCKED, None
+        elif verdict in (_UNKNOWN, _FORGED, Verdict.NOT_ISSUED):
+            self._count_guess(terminal, now_ms)
+        elif note is not None:
+            asked.notes[index] = note
+        redemption_id = scan.redemption_id if len(scan.redemption_id) == ID_BYTES else NO_ID
+        tag = self.ring.tag(scan.code)
+        record = RECORD.pack(
+            REDEEM,
+            verdict,
+            scan.entry & 3,
+            0,
+            0,
+            tag,
+            redemption_id,
+            claim_id_of(terminal.number, scan, 0, tag),
+            terminal.number,
+            scan.scanned_ms if 0 <= scan.scanned_ms < SCANNED_MS_END else 0,
+            self._standings_seq & 0xFFFFFFFF,
+        )
+        lane = self._lanes[terminal.number % len(self._lanes) if partition is None else partition]
+        lane.add(record, None, asked, index)
+
+    def _count_guess(self, terminal: Terminal, now_ms: int) -> None:
+        if self._guesses.wrong(terminal.number, now_ms):
+            self._spawn(self._control.lock_terminal(terminal.number))
+
+    # --- the slow way ---
+
+    def _slowly(self, asked: Asked, terminal: Terminal, scans: Sequence[Redeem], slow: list[int]) -> None:
+        if self._slow_scans + len(slow) > SLOW_SCANS_MAX:
+            for index in slow:
+                asked.give_up(index, 1)
+            return
+        self._slow_scans += len(slow)
+        self._spawn(self._admit_slowly(asked, terminal, scans, slow))
+
+    def _spawn(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            raise error  # a bug, or the log failed: the loop's exception handler ends the gateway
+
+    async def _admit_slowly(self, asked: Asked, terminal: Terminal, scans: Sequence[Redeem], slow: list[int]) -> None:
+        try:
+            await self._control.confirm()
+            spots = await self._find(scans, slow)
+        except (ArbiterLost, ArbiterRefused):
+            spots = None
+        self._slow_scans -= len(slow)
+        for index in slow:
+            if spots is None:
+                asked.give_up(index, 1)
+            else:
+                await self._admit_found(asked, index, terminal, scans[index], spots.get(index))
+
+    async def _admit_found(
+        self, asked: Asked, index: int, terminal: Terminal, scan: Redeem, spot: "Spot | _Nowhere | None"
+    ) -> None:
+        if spot is None:  # the registry could not be read beside a head that is good enough
+            asked.give_up(index, 1)
+            return
+        now_ms = self._tick()
+        if isinstance(spot, _Nowhere):
+            self._refuse(asked, index, terminal, scan, _UNKNOWN, None, now_ms, spot.partition)
+            return
+        verdict = self._judge(terminal, spot.campaign, spot.serial, spot.kind, now_ms)
+        if verdict is Verdict.NOT_ISSUED:
+            self._refuse(asked, index, terminal, scan, verdict, None, now_ms)
+            return
+        if self._admit(asked, index, terminal, scan, spot.campaign, spot.serial, verdict, now_ms):
+            return
+        claim_id = claim_id_of(terminal.number, scan, spot.campaign, spot.serial)
+        first = await self._used.claim_id_of(scan.redemption_id)
+        if self.recent.get(scan.redemption_id) is None:  # nobody was quicker while we looked
+            self.recent.put(scan.redemption_id, first or claim_id, now_ms)
+        admitted = self._admit(asked, index, terminal, scan, spot.campaign, spot.serial, verdict, now_ms)
+        assert admitted, "the id was just put into memory"
+
+    async def _find(self, scans: Sequence[Redeem], slow: list[int]) -> Mapping[int, "Spot | _Nowhere | None"]:
+        """Which vouchers these scans name; None where the registry's answer cannot be trusted."""
+        found: dict[int, Spot | _Nowhere | None] = {}
+        wanted: dict[int, list[tuple[int, Hashed]]] = {}
+        for index in slow:
+            code = self.ring.parse(scans[index].code)
+            if isinstance(code, Signed):
+                found[index] = Spot(code.campaign, code.serial, SIGNED)
+            elif isinstance(code, Hashed):
+                home = int.from_bytes(code.keyed_hash[:4], "big") % len(self._lanes)
+                wanted.setdefault(home, []).append((index, code))
+        for partition, codes in wanted.items():
+            keys = [(registry_key(partition, code.keyed_hash), code.keyed_hash) for _, code in codes]
+            durable_seq = self._lanes[partition].durable_seq
+            head, values = await self._arbiter.lookup(partition, keys)
+            for (index, code), value in zip(codes, values, strict=True):
+                if value is not None:
+                    found[index] = Spot(int.from_bytes(value[:4], "big"), int.from_bytes(value[4:], "big"), code.entry)
+                else:
+                    found[index] = _Nowhere(partition) if head.seq >= durable_seq else None
+        return found
+
+    async def close(self) -> None:
+        """Wait for look-ups under way."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+
+class _Nowhere(msgspec.Struct, frozen=True):
+    """No voucher has this code, says the registry of `partition` beside a head no older than the log's."""
+
+    partition: int

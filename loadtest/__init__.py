@@ -1,0 +1,1 @@
+"""Load generators and benchmarks; they know the wire messages and nothing else of the gateway."""

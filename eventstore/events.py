@@ -185,54 +185,54 @@ class _Event(msgspec.Struct, frozen=True, tag_field="event", kw_only=True):
     pass
 
 
-class DeploymentInitialised(_Event, tag="deployment_initialised"):
+class DeploymentInitialised(_Event, frozen=True, kw_only=True, tag="deployment_initialised"):
     deployment_id: str
     partitions: int
 
 
-class MerchantAdded(_Event, tag="merchant_added"):
+class MerchantAdded(_Event, frozen=True, kw_only=True, tag="merchant_added"):
     merchant: str
     title: str
 
 
-class AllianceDefined(_Event, tag="alliance_defined"):
+class AllianceDefined(_Event, frozen=True, kw_only=True, tag="alliance_defined"):
     """Defines or replaces the members of a named alliance."""
 
     alliance: str
     merchants: tuple[str, ...]
 
 
-class StoreOpened(_Event, tag="store_opened"):
+class StoreOpened(_Event, frozen=True, kw_only=True, tag="store_opened"):
     store: str
     merchant: str
     title: str
 
 
-class CampaignCreated(_Event, tag="campaign_created"):
+class CampaignCreated(_Event, frozen=True, kw_only=True, tag="campaign_created"):
     campaign: int  # number inside codes and records, 1 .. 2**32-1
     slug: str
     offer: Offer
 
 
-class CampaignPaused(_Event, tag="campaign_paused"):
+class CampaignPaused(_Event, frozen=True, kw_only=True, tag="campaign_paused"):
     campaign: int
 
 
-class CampaignResumed(_Event, tag="campaign_resumed"):
+class CampaignResumed(_Event, frozen=True, kw_only=True, tag="campaign_resumed"):
     campaign: int
 
 
-class CampaignClosed(_Event, tag="campaign_closed"):
+class CampaignClosed(_Event, frozen=True, kw_only=True, tag="campaign_closed"):
     campaign: int
 
 
-class CampaignPurged(_Event, tag="campaign_purged"):
+class CampaignPurged(_Event, frozen=True, kw_only=True, tag="campaign_purged"):
     """Voucher state of this campaign is no longer kept; every scan of it is refused as closed."""
 
     campaign: int
 
 
-class VouchersIssued(_Event, tag="vouchers_issued"):
+class VouchersIssued(_Event, frozen=True, kw_only=True, tag="vouchers_issued"):
     """A serial range [first_serial, first_serial + count) of a campaign now exists."""
 
     campaign: int
@@ -242,7 +242,7 @@ class VouchersIssued(_Event, tag="vouchers_issued"):
     request_id: str  # the asker's idempotency key; the same key again issues nothing
 
 
-class TerminalOffered(_Event, tag="terminal_offered"):
+class TerminalOffered(_Event, frozen=True, kw_only=True, tag="terminal_offered"):
     """An enrolment token (kept hashed) was handed out for a new terminal of a store."""
 
     terminal: int
@@ -252,27 +252,27 @@ class TerminalOffered(_Event, tag="terminal_offered"):
     expires_ms: int
 
 
-class TerminalEnrolled(_Event, tag="terminal_enrolled"):
+class TerminalEnrolled(_Event, frozen=True, kw_only=True, tag="terminal_enrolled"):
     terminal: int
     public_key: bytes  # Ed25519, 32 bytes
 
 
-class TerminalRevoked(_Event, tag="terminal_revoked"):
+class TerminalRevoked(_Event, frozen=True, kw_only=True, tag="terminal_revoked"):
     terminal: int
 
 
-class TerminalLocked(_Event, tag="terminal_locked"):
+class TerminalLocked(_Event, frozen=True, kw_only=True, tag="terminal_locked"):
     """Too many unknown or forged codes; soft, ends by itself at `until_ms`."""
 
     terminal: int
     until_ms: int
 
 
-class TerminalUnlocked(_Event, tag="terminal_unlocked"):
+class TerminalUnlocked(_Event, frozen=True, kw_only=True, tag="terminal_unlocked"):
     terminal: int
 
 
-class TokenCreated(_Event, tag="token_created"):
+class TokenCreated(_Event, frozen=True, kw_only=True, tag="token_created"):
     """A bearer token of a role; only its hash is kept. `scope` is what it may see: merchant, channel, or empty."""
 
     token_id: str
@@ -282,21 +282,21 @@ class TokenCreated(_Event, tag="token_created"):
     label: str
 
 
-class TokenRevoked(_Event, tag="token_revoked"):
+class TokenRevoked(_Event, frozen=True, kw_only=True, tag="token_revoked"):
     token_id: str
 
 
-class KeyAdded(_Event, tag="key_added"):
+class KeyAdded(_Event, frozen=True, kw_only=True, tag="key_added"):
     """A code-signing key id came into use; the key itself is in the key file only."""
 
     key_id: int
 
 
-class KeyRetired(_Event, tag="key_retired"):
+class KeyRetired(_Event, frozen=True, kw_only=True, tag="key_retired"):
     key_id: int
 
 
-class IdReused(_Event, tag="id_reused"):
+class IdReused(_Event, frozen=True, kw_only=True, tag="id_reused"):
     """One redemption_id took effect on two vouchers; both places are named (partition, seq, index)."""
 
     redemption_id: bytes

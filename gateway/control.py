@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from eventstore.events import Control as ControlBatch
 from eventstore.events import ControlEvent, TerminalLocked, decode_control, encode_control, payload_head
 from eventstore.log import CONTROL, AppendRefused, Batch, EventLog
+from gateway.control_rules import check
 from gateway.directory import Directory, Rejected
 from gateway.guesses import LOCK_MS
 
@@ -72,7 +73,12 @@ class Control:
                 events = make(self.directory, now_ms)
                 if isinstance(events, Rejected):
                     return events
-                if not events or await self._write(actor, events, now_ms):
+                if not events:
+                    return ()
+                rejected = check(self.directory, events, now_ms=now_ms)
+                if rejected is not None:
+                    return rejected
+                if await self._write(actor, events, now_ms):
                     return tuple(events)
         raise ControlBusy(f"{ATTEMPTS_MAX} attempts lost against other gateways")
 

@@ -18,6 +18,7 @@ append joins once, `restore` is compare-and-set on the head, and a rebuild that 
 
 import enum
 from collections.abc import Callable, Collection, Sequence
+from itertools import pairwise
 
 import msgspec
 
@@ -69,7 +70,7 @@ def plan(log_head: Head, valkey: Head, log_tip_there: bytes | None, stream: Sequ
 
 
 def _joins(stream: Sequence[Batch], valkey: Head) -> bool:
-    linked = all(b.seq == a.seq + 1 and b.prev == a.tip for a, b in zip(stream, stream[1:], strict=False))
+    linked = all(b.seq == a.seq + 1 and b.prev == a.tip for a, b in pairwise(stream))
     return linked and (stream[-1].seq, stream[-1].tip) == (valkey.seq, valkey.tip)
 
 

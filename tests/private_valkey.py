@@ -1,0 +1,72 @@
+"""What the tests of the private Valkey share: waiting, looking at processes, connecting, leaving nothing behind."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+from redis.asyncio import Redis
+
+from gateway.embedded import EmbeddedValkey, Endpoint, State
+
+WAIT_SECONDS = 8.0  # nothing here takes a second on an idle machine
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true"
+        await asyncio.sleep(0.005)
+
+
+def pid_of(embedded: EmbeddedValkey) -> int:
+    assert embedded.pid is not None
+    return embedded.pid
+
+
+async def until_replaced(embedded: EmbeddedValkey, pid: int) -> None:
+    await until(lambda: embedded.state is State.RUNNING and embedded.pid not in (None, pid))
+
+
+def runs(pid: int) -> bool:
+    """Whether the process exists, and is more than a dead entry that nobody has reaped."""
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@contextlib.asynccontextmanager
+async def connected(endpoint: Endpoint) -> AsyncIterator[Redis]:
+    client = Redis(
+        unix_socket_path=endpoint.unix_path,
+        host=endpoint.host or "",
+        port=endpoint.port or 0,
+        password=endpoint.password,
+    )
+    try:
+        yield client
+    finally:
+        await client.aclose()
+
+
+def _end_what_a_failed_test_left(directory: Path) -> None:
+    for pid_file in directory.glob("**/valkey.pid"):
+        pid = int(pid_file.read_text())
+        with contextlib.suppress(OSError):  # no such process
+            if Path(f"/proc/{pid}/cwd").readlink() == pid_file.parent:
+                os.kill(pid, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def short_directory() -> Iterator[Path]:
+    """A directory for one test; pytest's own paths are too long for a socket."""
+    with tempfile.TemporaryDirectory(prefix="tillgate-") as name:
+        try:
+            yield Path(name)
+        finally:
+            _end_what_a_failed_test_left(Path(name))

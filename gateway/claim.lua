@@ -19,22 +19,27 @@
 -- or V (voided) is the holder and stands first; r (reversed) and t (tombstoned) are settled ids, which get their old
 -- answer for ever. The record layout (64 bytes after a 16-byte header) is described in eventstore/events.py.
 
-local byte, char, sub, floor = string.byte, string.char, string.sub, math.floor
+local byte, char, sub, floor, concat -- Lua's own libraries are visible only inside a call: see wake()
+local FIELD, ZERO_TIP
 local REDEEM, REVERSE, VOID, IMPORT = 1, 2, 3, 4
 local APPLIED, TOMBSTONED, REPEATED, REVERSED = 0, 1, 2, 3
 local VOIDED, ALREADY_REDEEMED, TOO_MANY_REVERSALS, DUPLICATE = 20, 21, 22, 43
 local SETTLED_BYTES_MAX = 10 * 32
-local ZERO_TIP = string.rep('\0', 16)
 local KIND_R, KIND_V = 82, 86
 local TRIM_EVERY = 16 -- batches between trims: a trim costs about as much as a claim record
 
-local FIELD = {}
-for i = 0, 63 do FIELD[i] = tostring(i) end
+local function wake()
+  if FIELD then return end
+  byte, char, sub, floor, concat = string.byte, string.char, string.sub, math.floor, table.concat
+  ZERO_TIP = string.rep('\0', 16)
+  FIELD = {}
+  for i = 0, 63 do FIELD[i] = tostring(i) end
+end
 
 local function big_endian_5(n)
   local out = {}
   for i = 5, 1, -1 do out[i] = char(n % 256); n = floor(n / 256) end
-  return table.concat(out)
+  return concat(out)
 end
 
 local function read_head(raw)
@@ -153,6 +158,7 @@ end
 -- at_ms (6 bytes), durable seq (what the caller knows the log to hold).
 -- Returns {seq, previous tip, verdict bytes, told (index u16 little-endian .. entry, a row)} or {-1, seq, tip}: behind.
 local function claim(keys, args)
+  wake()
   local call = redis.call
   local payload, map, tip, durable = args[1], args[2], args[3], tonumber(args[5])
   local prev, seq = read_head(call('GET', keys[1]))
@@ -164,12 +170,13 @@ local function claim(keys, args)
   call('SET', keys[1], tip .. string.format('%d', seq))
   write_all(keys, writes)
   if seq % TRIM_EVERY == 0 then call('XTRIM', keys[2], 'MINID', '~', string.format('%d', durable)) end
-  return { seq, prev, bytes, table.concat(told) }
+  return { seq, prev, bytes, concat(told) }
 end
 
 -- Applies one batch as the log holds it: only if it joins this chain. keys as above; args: payload, key map, tip,
 -- at_ms, seq, previous tip, verdict bytes. Returns {seq, tip} of the head it leaves.
 local function restore(keys, args)
+  wake()
   local call = redis.call
   local tip, seq = args[3], tonumber(args[5])
   local have, at = read_head(call('GET', keys[1]))

@@ -260,8 +260,9 @@ class ValkeyArbiter:
         """Connect if needed; raises ArbiterUnfit naming the setting that would lose or forget redemptions."""
         await self._open(partition)
         policy = await self._call(partition, "CONFIG", "GET", "maxmemory-policy")
-        if policy[1] != b"noeviction":
-            raise ArbiterUnfit(f"maxmemory-policy is {policy[1].decode()}: set it to noeviction")
+        named = _mapping(policy)[b"maxmemory-policy"]
+        if named != b"noeviction":
+            raise ArbiterUnfit(f"maxmemory-policy is {named.decode()}: set it to noeviction")
         role = await self._call(partition, "ROLE")
         if role[0] != b"master":
             raise ArbiterUnfit(f"role is {role[0].decode()}: connect to the primary")
@@ -272,7 +273,7 @@ class ValkeyArbiter:
         found = await self._call(partition, "FUNCTION", "LIST", "LIBRARYNAME", LIBRARY, "WITHCODE")
         if not found:
             await self._call(partition, "FUNCTION", "LOAD", text)
-        elif _library_code(found[0]) != text:
+        elif _mapping(found[0])[b"library_code"] != text:
             raise ArbiterUnfit(f"function library {LIBRARY} has another text: two builds claim one version")
 
     async def _call(self, partition: int, *args: Any) -> Any:
@@ -336,7 +337,7 @@ def hash_key(partition: int, record: Record) -> bytes | None:
 
 def _stream_batch(partition: int, row: Any) -> Batch:
     entry_id, fields = row
-    named = dict(zip(fields[::2], fields[1::2], strict=True))
+    named = _mapping(fields)
     seq = int(entry_id.partition(b"-")[0])
     return Batch(partition, seq, named[b"p"], named[b"t"], named[b"d"], named[b"v"])
 
@@ -360,8 +361,6 @@ def _load_calls(
         yield call
 
 
-def _library_code(row: Any) -> bytes:
-    code = row.get(b"library_code") if isinstance(row, dict) else None
-    if code is None:
-        code = dict(zip(row[::2], row[1::2], strict=True))[b"library_code"]
-    return bytes(code)
+def _mapping(reply: Any) -> dict[bytes, Any]:
+    """A map reply: RESP3 has it as such, RESP2 as a flat list."""
+    return reply if isinstance(reply, dict) else dict(zip(reply[::2], reply[1::2], strict=True))

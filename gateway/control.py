@@ -43,6 +43,10 @@ class Control:
         """Whether what this gateway knows was the newest less than FRESH_S ago."""
         return self._loop.time() - self._confirmed_s < FRESH_S
 
+    def purged(self) -> frozenset[int]:
+        """Campaigns whose voucher state is no longer kept."""
+        return frozenset(number for number, campaign in self.directory.campaigns.items() if campaign.purged)
+
     async def confirm(self) -> None:
         """Read the head asked for after this call began, and fold what is new."""
         async with self._lock:

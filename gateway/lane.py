@@ -109,7 +109,7 @@ class Lane:
         *,
         now_ms: Callable[[], int],
         mint_tip: Callable[[], bytes],
-        purged: Collection[int],
+        purged: Callable[[], Collection[int]],
         on_batch: OnBatch,
         on_fatal: Callable[[LogFailed], None],
         on_recovered: Callable[[int, Recovered | PartitionHalted], None],
@@ -262,7 +262,7 @@ class Lane:
                     self.partition,
                     mint_tip=self._mint_tip,
                     now_ms=self._now_ms,
-                    purged=self._purged,
+                    purged=self._purged(),
                 )
             except (ArbiterLost, ArbiterRefused, ArbiterUnfit) as error:
                 self.why = str(error)

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 import msgspec
 
-from eventstore.events import Extra, Record, extras_of, payload_head, record_at
+from eventstore.events import IMPORT, Extra, Record, extras_of, iter_records, payload_head, record_at
 from eventstore.follower import Follower
 from eventstore.log import EventLog
 from eventstore.projections import RedemptionIndex
+from gateway.ids import RecentIds
 from gateway.lane import Lane
 
 _KINDS = {82: "redeemed", 86: "voided", 114: "reversed", 116: "tombstoned"}
@@ -63,6 +64,28 @@ class Ledger:
         return Found(record, batch.verdicts[index], at_ms, partition, seq, index, extra)
 
     async def claim_id_of(self, redemption_id: bytes) -> bytes | None:
-        """What this id stands for in the log; None if it was never used."""
+        """What this id stands for in the log; None if it was never used for a voucher."""
         found = await self.find(redemption_id)
-        return found.record.claim_id if found else None
+        return found.record.claim_id if found and found.record.campaign else None
+
+
+RECENT_BATCHES = 256  # read back at start, per partition: what retries of the last minutes may ask for
+
+
+async def recent_ids(log: EventLog, now_ms: int) -> RecentIds:
+    """The ids of the newest batches in memory; older ones are looked up in the index."""
+    newest = []
+    floor_ms = 0
+    for partition in range(log.partitions):
+        head = await log.head(partition)
+        first_seq = max(1, head.seq - RECENT_BATCHES + 1)
+        batches = await log.read(partition, first_seq, RECENT_BATCHES) if head.seq else []
+        if first_seq > 1:
+            floor_ms = max(floor_ms, payload_head(batches[0].payload)[2])
+        newest += batches
+    recent = RecentIds(floor_ms)
+    for batch in newest:
+        for record in iter_records(batch.payload):
+            if record.op != IMPORT and record.campaign:
+                recent.put(record.redemption_id, record.claim_id, now_ms)
+    return recent

@@ -1,0 +1,265 @@
+"""What an operator may set: one frozen `Config` from a TOML file, TILLGATE_* variables and flags, in rising order.
+
+Decoding is pure and finds every fault at once; each names the key, where its value came from, and the fix. Where each
+value came from is kept, because `tillgate doctor` shows it. Relative paths start at the working directory.
+"""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, get_args
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta
+
+ENVIRONMENT_PREFIX = "TILLGATE_"
+FILE_VARIABLE = "TILLGATE_CONFIG"
+NOT_SETTINGS = frozenset({FILE_VARIABLE, "TILLGATE_URL", "TILLGATE_TOKEN"})  # for the command line, not for a gateway
+VALKEY_SCHEMES = ("redis", "rediss", "unix")
+PRIVATE_HOSTS = ("127.0.0.1", "::1", "localhost")
+
+_Path = Annotated[str, Meta(description="the path of a file", examples=["/etc/tillgate/tls.pem"])]
+_Host = Annotated[str, Meta(min_length=1, description="an address to listen on", examples=["127.0.0.1"])]
+_Port = Annotated[int, Meta(ge=0, le=65535, description="a port number, 0 to 65535 (0: any free one)", examples=[8080])]
+
+
+class ServerConfig(msgspec.Struct, frozen=True):
+    """Where tills and tools reach the gateway."""
+
+    host: _Host = "127.0.0.1"
+    port: _Port = 8080
+    tls_cert: _Path = ""  # PEM, the chain; with tls_key or not at all
+    tls_key: _Path = ""
+
+
+class MetricsConfig(msgspec.Struct, frozen=True):
+    """Where /metrics is: a port of its own, because it needs no token."""
+
+    host: _Host = "127.0.0.1"
+    port: _Port = 9108
+
+
+class ValkeyConfig(msgspec.Struct, frozen=True):
+    """Which Valkey arbitrates. Empty `url`: a private one in the data directory."""
+
+    url: Annotated[
+        str,
+        Meta(
+            description="redis://host:port/0, rediss://host:port/0 or unix:///path",
+            examples=["unix:///run/valkey/valkey.sock"],
+        ),
+    ] = ""
+    password_file: _Path = ""  # never in the URL: URLs end up in logs and process lists
+
+
+class Config(msgspec.Struct, frozen=True):
+    """Everything `tillgate serve` wants to know."""
+
+    data: Annotated[
+        str, Meta(min_length=1, description="the data directory's path", examples=["/var/lib/tillgate"])
+    ] = "tillgate-data"
+    server: ServerConfig = ServerConfig()
+    metrics: MetricsConfig = MetricsConfig()
+    valkey: ValkeyConfig = ValkeyConfig()
+    drain_seconds: Annotated[
+        float,
+        Meta(ge=0, le=300, description="seconds between 0 and 300", examples=[5.0]),
+    ] = 2.0  # how long tills have to leave before a stopping gateway closes their connections
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """A configuration, and the origin of each of its values by key ("default" where nobody set it)."""
+
+    config: Config
+    origins: dict[str, str]
+
+
+class BadConfig(Exception):
+    """Everything that is wrong with a configuration: one sentence a fault."""
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = tuple(faults)
+
+
+class _Given(msgspec.Struct, frozen=True):
+    """One value somebody set. `text`: it came as text, from a variable or a flag."""
+
+    key: str
+    value: Any
+    origin: str
+    text: bool = True
+
+
+def _fields(struct: type[msgspec.Struct], prefix: str = "") -> dict[str, Any]:
+    """Dotted key -> annotated type, for every setting there is."""
+    found: dict[str, Any] = {}
+    for field in msgspec.structs.fields(struct):
+        key = prefix + field.name
+        if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
+            found |= _fields(field.type, key + ".")
+        else:
+            found[key] = field.type
+    return found
+
+
+SETTINGS = _fields(Config)
+"""Every key, dotted, with its annotated type."""
+
+
+def variable_of(key: str) -> str:
+    """The environment variable of a key: server.port -> TILLGATE_SERVER__PORT."""
+    return ENVIRONMENT_PREFIX + key.replace(".", "__").upper()
+
+
+def flag_of(key: str) -> str:
+    """The flag of a key: server.tls_cert -> --server-tls-cert."""
+    return "--" + re.sub(r"[._]", "-", key)
+
+
+def read(path: Path | None, environ: Mapping[str, str], flags: Mapping[str, str]) -> Loaded:
+    """Read the file (`path`, else the one TILLGATE_CONFIG names, else none) and decode. Raises BadConfig.
+
+    `flags` are those that were given, by dotted key.
+    """
+    if path is None and environ.get(FILE_VARIABLE):
+        path = Path(environ[FILE_VARIABLE])
+    if path is None:
+        return decode({}, "", environ, flags)
+    try:
+        with path.open("rb") as file:
+            content = tomllib.load(file)
+    except OSError as error:
+        raise BadConfig([f"{path} cannot be read: {error.strerror}. Check the path, or leave it out"]) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadConfig([f"{path} is not TOML: {error}. Mend that line"]) from None
+    return decode(content, str(path), environ, flags)
+
+
+def decode(content: Mapping[str, Any], file_name: str, environ: Mapping[str, str], flags: Mapping[str, str]) -> Loaded:
+    """The file's tables, overlaid by the environment, overlaid by flags. Raises BadConfig with every fault found."""
+    givens = [
+        *_flattened(content, file_name),
+        *(
+            _Given(name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", "."), value, name)
+            for name, value in environ.items()
+            if name.startswith(ENVIRONMENT_PREFIX) and name not in NOT_SETTINGS
+        ),
+        *(_Given(key, value, flag_of(key)) for key, value in flags.items()),
+    ]
+    faults: list[str] = []
+    values: dict[str, Any] = {}
+    origins = dict.fromkeys(SETTINGS, "default")
+    for given in givens:
+        if given.key not in SETTINGS:
+            faults.append(_unknown(given))
+            continue
+        try:
+            values[given.key] = msgspec.convert(given.value, SETTINGS[given.key], strict=not given.text)
+        except msgspec.ValidationError:
+            faults.append(_misfit(given))
+        else:
+            origins[given.key] = given.origin
+    if faults:
+        raise BadConfig(faults)
+    config = msgspec.convert(_nested(values), Config)
+    faults = [*_tls_faults(config, origins), *_valkey_faults(config, origins)]
+    if faults:
+        raise BadConfig(faults)
+    return Loaded(config, origins)
+
+
+def _flattened(table: Mapping[str, Any], origin: str, prefix: str = "") -> list[_Given]:
+    found: list[_Given] = []
+    for name, value in table.items():
+        key = prefix + name
+        if isinstance(value, dict) and any(known.startswith(key + ".") for known in SETTINGS):
+            found += _flattened(value, origin, key + ".")
+        else:
+            found.append(_Given(key, value, origin, text=False))
+    return found
+
+
+def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for key, value in values.items():
+        *tables, name = key.split(".")
+        at = tree
+        for table in tables:
+            at = at.setdefault(table, {})
+        at[name] = value
+    return tree
+
+
+def _spelling(key: str, origin: str) -> str:
+    """A key as it is written where the asker wrote it."""
+    if origin.startswith(ENVIRONMENT_PREFIX):
+        return variable_of(key)
+    return flag_of(key) if origin.startswith("--") else key
+
+
+def _unknown(given: _Given) -> str:
+    close = difflib.get_close_matches(given.key, SETTINGS, n=1)
+    if not close:  # the right name in the wrong table
+        last = given.key.rpartition(".")[2]
+        close = [key for key in SETTINGS if key.rpartition(".")[2] == last][:1]
+    fix = (
+        f"Did you mean {_spelling(close[0], given.origin)}?"
+        if close
+        else f"Remove it; the settings are {', '.join(SETTINGS)}"
+    )
+    written = given.key if not given.text else given.origin
+    return f"{written}{_where(given)}: there is no such setting. {fix}"
+
+
+def _misfit(given: _Given) -> str:
+    meta = next(extra for extra in get_args(SETTINGS[given.key]) if isinstance(extra, Meta))
+    example = (meta.examples or [""])[0]
+    form = f"{_spelling(given.key, given.origin)}={example}" if given.text else f"{given.key} = {example!r}"
+    return f"{given.key}{_where(given)}: {_shown(given.value)} is not {meta.description}. Write for example {form}"
+
+
+def _shown(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 60 else shown[:57] + "..."
+
+
+def _where(given: _Given) -> str:
+    return f" (variable {given.origin})" if given.origin.startswith(ENVIRONMENT_PREFIX) else f" (from {given.origin})"
+
+
+def _tls_faults(config: Config, origins: Mapping[str, str]) -> list[str]:
+    cert, key = config.server.tls_cert, config.server.tls_key
+    if bool(cert) == bool(key):
+        return []
+    there, missing = ("server.tls_cert", "server.tls_key") if cert else ("server.tls_key", "server.tls_cert")
+    return [
+        f"{missing} ({origins[missing]}): missing, while {there} is set (from {origins[there]}). Set both or neither"
+    ]
+
+
+def _valkey_faults(config: Config, origins: Mapping[str, str]) -> list[str]:
+    url, where = config.valkey.url, f"valkey.url (from {origins['valkey.url']})"
+    if not url:
+        if not config.valkey.password_file:
+            return []
+        origin = origins["valkey.password_file"]
+        return [f"valkey.password_file (from {origin}): there is no valkey.url for it. Set both, or neither"]
+    try:
+        parts = urlsplit(url)
+        whole = parts.path if parts.scheme == "unix" else parts.hostname and parts.port != 0
+    except ValueError:
+        return [f"{where}: it is no URL. Write for example redis://127.0.0.1:6379/0"]
+    if parts.scheme not in VALKEY_SCHEMES or not whole:
+        return [f"{where}: it is none of redis://host:port/0, rediss://host:port/0, unix:///path. Mend the URL"]
+    if parts.password is not None:
+        return [f"{where}: it has a password in it. Put the password in a file and name that in valkey.password_file"]
+    return []
+
+
+def is_private(host: str) -> bool:
+    """Whether only this machine can reach a listener on `host`."""
+    return host in PRIVATE_HOSTS

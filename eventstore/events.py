@@ -2,8 +2,8 @@
 
 A voucher batch's payload is a 16-byte header, then `count` records of exactly 64 bytes, then a msgpack map of what is
 rare (`extras`, by record index). Records are fixed-size because the claim function in Valkey reads them in place, and
-because a record costs one `struct` call to make. Refused scans are records too. The batch's verdict bytes, one a record,
-say what came of each; a byte below `EFFECTS_END` changed state, any other changed nothing:
+because a record costs one `struct` call to make. Refused scans are records too. The batch's verdict bytes, one a
+record, say what came of each; a byte below `EFFECTS_END` changed state, any other changed nothing:
 
     0 APPLIED     the op took effect (redeemed, reversed, voided, imported)
     1 TOMBSTONED  a reversal came before its redemption: that redemption will be refused for ever

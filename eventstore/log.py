@@ -1,10 +1,10 @@
 """The event log's contract: a chain of batches per partition, and the exact bytes of a batch.
 
-A partition is a chain. Every batch carries a random 128-bit `tip` and the `prev` tip of its predecessor; the log takes a
-batch only if `seq == head.seq + 1` and `prev == head.tip`. The same batch again (same seq, same tip) is success, so a
-caller that lost an answer may simply ask again. Anything else is refused and changes nothing. An append that returned is
-on stable storage; an append that raised `LogFailed` must end the process, because after a failed fsync the page cache
-lies (Rebello et al., "Can Applications Recover from fsync Failures?", ATC 2020).
+A partition is a chain. Every batch carries a random 128-bit `tip` and the `prev` tip of its predecessor; the log takes
+a batch only if `seq == head.seq + 1` and `prev == head.tip`. The same batch again (same seq, same tip) is success, so a
+caller that lost an answer may simply ask again. Anything else is refused and changes nothing. An append that returned
+is on stable storage; an append that raised `LogFailed` must end the process, because after a failed fsync the page
+cache lies (Rebello et al., "Can Applications Recover from fsync Failures?", ATC 2020).
 """
 
 import struct
@@ -85,10 +85,7 @@ class LogReader(Protocol):
         ...
 
     async def read(self, partition: int, first_seq: int, limit: int) -> list[Batch]:
-        """Up to `limit` batches from `first_seq` on, in order, each checked. Raises LogDamaged.
-
-        Fewer than `limit` do not mean the end (a backend bounds the bytes of one answer); none at all does.
-        """
+        """Up to `limit` batches from `first_seq` on, in order, each checked. Raises LogDamaged."""
         ...
 
     async def close(self) -> None: ...
@@ -111,9 +108,7 @@ _CRC_HEAD = struct.Struct(">BHQ16s16sI")
 
 def batch_crc(batch: Batch) -> int:
     """CRC-32 over every field, so that a swapped, truncated or flipped row is seen (format 1)."""
-    head = _CRC_HEAD.pack(
-        LOG_FORMAT, batch.partition, batch.seq, batch.prev, batch.tip, len(batch.payload)
-    )
+    head = _CRC_HEAD.pack(LOG_FORMAT, batch.partition, batch.seq, batch.prev, batch.tip, len(batch.payload))
     return zlib.crc32(batch.verdicts, zlib.crc32(batch.payload, zlib.crc32(head)))
 
 

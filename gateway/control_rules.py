@@ -93,9 +93,7 @@ def _check_deployment(directory: Directory, event: e.DeploymentInitialised) -> R
 # --- merchants, stores, alliances ---------------------------------------------------------------------------
 
 
-def _check_party(
-    directory: Directory, event: e.MerchantAdded | e.StoreOpened | e.AllianceDefined
-) -> Rejected | None:
+def _check_party(directory: Directory, event: e.MerchantAdded | e.StoreOpened | e.AllianceDefined) -> Rejected | None:
     match event:
         case e.MerchantAdded():
             rejected = check_text_id("merchant", event.merchant) or check_title("title", event.title)
@@ -140,9 +138,7 @@ def _check_new_campaign(directory: Directory, event: e.CampaignCreated) -> Rejec
     if event.slug.isdigit():
         return Rejected("slug", "must not be digits only: it would look like a campaign's number")
     if event.slug in directory.numbers:
-        return Rejected(
-            "slug", f"{event.slug} is or was the name of campaign {directory.numbers[event.slug]}"
-        )
+        return Rejected("slug", f"{event.slug} is or was the name of campaign {directory.numbers[event.slug]}")
     rejected = check_offer(event.offer) or _check_offer_parties(directory, event.offer)
     return _inside("offer.", rejected) if rejected else None
 
@@ -223,9 +219,7 @@ def _check_span(campaign: Campaign, first_serial: int, count: int) -> Rejected |
 
 
 def _check_offered(directory: Directory, event: e.TerminalOffered, now_ms: int) -> Rejected | None:
-    if rejected := check_range("terminal", event.terminal, 1, TERMINAL_MAX) or check_title(
-        "label", event.label
-    ):
+    if rejected := check_range("terminal", event.terminal, 1, TERMINAL_MAX) or check_title("label", event.label):
         return rejected
     if event.store not in directory.stores:
         return Rejected("store", f"there is no store {event.store!r}")
@@ -257,9 +251,7 @@ def _check_terminal_step(
             return None
 
 
-def _check_enrolled(
-    directory: Directory, terminal: Terminal, public_key: bytes, now_ms: int
-) -> Rejected | None:
+def _check_enrolled(directory: Directory, terminal: Terminal, public_key: bytes, now_ms: int) -> Rejected | None:
     if terminal.public_key is not None:
         return Rejected("terminal", f"terminal {terminal.number} is enrolled already")
     if now_ms >= terminal.token_expires_ms:
@@ -314,9 +306,7 @@ def _check_key(directory: Directory, event: e.KeyAdded | e.KeyRetired) -> Reject
     if isinstance(event, e.KeyRetired):
         return None if live else Rejected("key_id", f"key {event.key_id} is not in use")
     if live or retired:
-        return Rejected(
-            "key_id", f"key {event.key_id} {'is' if live else 'was'} in use; ids are never reused"
-        )
+        return Rejected("key_id", f"key {event.key_id} {'is' if live else 'was'} in use; ids are never reused")
     return check_range("key_id", event.key_id, 0, KEY_ID_MAX)
 
 

@@ -100,9 +100,7 @@ class Directory(msgspec.Struct):
 
     def campaign(self, reference: str) -> Campaign | None:
         """By slug, or by number in decimal (a slug is never all digits)."""
-        number = (
-            int(reference) if reference.isascii() and reference.isdigit() else self.numbers.get(reference, 0)
-        )
+        number = int(reference) if reference.isascii() and reference.isdigit() else self.numbers.get(reference, 0)
         return self.campaigns.get(number)
 
     def outlet(self, store: str) -> Outlet:
@@ -203,9 +201,7 @@ class Directory(msgspec.Struct):
         number, slug, offer = event.campaign, event.slug, event.offer
         assert number not in self.campaigns
         assert slug not in self.numbers
-        self.campaigns[number] = Campaign(
-            number=number, slug=slug, offer=offer, stores=frozenset(offer.stores)
-        )
+        self.campaigns[number] = Campaign(number=number, slug=slug, offer=offer, stores=frozenset(offer.stores))
         self.numbers[slug] = number
 
     def _vouchers_issued(self, event: VouchersIssued) -> None:
@@ -222,9 +218,7 @@ class Directory(msgspec.Struct):
             self.enrolments.pop(before.token_hash, None)
         match event:
             case e.TerminalOffered():
-                self.terminals[number] = Terminal(
-                    number, event.store, event.label, event.token_hash, event.expires_ms
-                )
+                self.terminals[number] = Terminal(number, event.store, event.label, event.token_hash, event.expires_ms)
                 self.enrolments[event.token_hash] = number
             case e.TerminalEnrolled():
                 self._replace_terminal(number, public_key=event.public_key)

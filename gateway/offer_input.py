@@ -203,9 +203,7 @@ def _moment_of_datetime_ms(given: datetime, zone: ZoneInfo) -> int | Rejected:
         return _epoch_ms(given)
     wall = given.replace(tzinfo=zone)
     if wall.utcoffset() != wall.replace(fold=1).utcoffset():
-        return Rejected(
-            "", f'the clocks of {zone.key} skip or repeat this time; add an offset such as "+02:00"'
-        )
+        return Rejected("", f'the clocks of {zone.key} skip or repeat this time; add an offset such as "+02:00"')
     return _epoch_ms(wall)
 
 

@@ -33,15 +33,11 @@ def check_title(field: str, text: str) -> Rejected | None:
     """A name for people: one printable line, without blanks around it."""
     if 0 < len(text) <= TITLE_CHARS_MAX and text.isprintable() and text == text.strip():
         return None
-    return Rejected(
-        field, f"must be one line of 1 to {TITLE_CHARS_MAX} printable characters, no blanks around it"
-    )
+    return Rejected(field, f"must be one line of 1 to {TITLE_CHARS_MAX} printable characters, no blanks around it")
 
 
 def check_range(field: str, number: int, low: int, high: int) -> Rejected | None:
-    return (
-        None if low <= number <= high else Rejected(field, f"must be between {low} and {high}, is {number}")
-    )
+    return None if low <= number <= high else Rejected(field, f"must be between {low} and {high}, is {number}")
 
 
 @functools.cache

@@ -9,7 +9,7 @@ authenticates, packs and parses.
 import asyncio
 import struct
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +19,7 @@ from redis.asyncio import Connection
 
 from eventstore.events import IMPORT, Record, iter_records, payload_head
 from eventstore.log import EMPTY_HEAD, TIP_BYTES, Batch, Head
-from eventstore.vouchers import registry_key, voucher_key
+from eventstore.vouchers import head_key, head_value, registry_key, voucher_key
 
 LIBRARY = "tillgate_1"
 _LOST = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError)
@@ -216,9 +216,7 @@ class ValkeyArbiter:
         )
         return Head(reply[0], reply[1])
 
-    async def lookup(
-        self, partition: int, wanted: Sequence[tuple[bytes, bytes]]
-    ) -> tuple[Head, list[bytes | None]]:
+    async def lookup(self, partition: int, wanted: Sequence[tuple[bytes, bytes]]) -> tuple[Head, list[bytes | None]]:
         """Values of (hash key, field) pairs, and the head they were read beside. Writes nothing."""
         keys = [head_key(partition), *(key for key, _ in wanted)]
         reply = await self._call(
@@ -226,9 +224,7 @@ class ValkeyArbiter:
         )
         return parse_head(reply[0]), reply[1:]
 
-    async def rebuild(
-        self, partition: int, hashes: dict[bytes, dict[bytes, bytes]], head: Head, token: bytes
-    ) -> bool:
+    async def rebuild(self, partition: int, hashes: dict[bytes, dict[bytes, bytes]], head: Head, token: bytes) -> bool:
         """Replace a partition's whole state. False: another rebuild took over."""
         head_load = (head_key(partition), b"{%d}load" % partition)
         await self._call(partition, "FCALL", "tillgate_load_begin_1", 2, *head_load, token)
@@ -238,7 +234,7 @@ class ValkeyArbiter:
             args = [part for _, fields in rows for part in fields]
             if not await self._call(partition, "FCALL", "tillgate_load_1", len(keys), *keys, token, *args):
                 return False
-        value = head.tip + b"%d" % head.seq if head.seq else b""
+        value = head_value(head) if head.seq else b""
         return bool(await self._call(partition, "FCALL", "tillgate_load_finish_1", 2, *head_load, token, value))
 
     async def delete(self, partition: int, keys: Sequence[bytes]) -> None:
@@ -246,15 +242,29 @@ class ValkeyArbiter:
         if keys:
             await self._call(partition, "UNLINK", *keys)
 
-    async def _wipe(self, partition: int) -> None:
-        cursor, keep = b"0", b"{%d}load" % partition
-        while True:
-            cursor, keys = await self._call(partition, "SCAN", cursor, "MATCH", b"{%d}*" % partition, "COUNT", 1000)
-            doomed = [key for key in keys if key != keep]
+    async def forget_codes(self, partition: int, campaign: int) -> None:
+        """Forget the registered codes of a purged campaign."""
+        prefix = campaign.to_bytes(4, "big")
+        async for key in self._scan(partition, b"{%d}r*" % partition):
+            codes = _mapping(await self._call(partition, "HGETALL", key))
+            doomed = [field for field, value in codes.items() if value.startswith(prefix)]
             if doomed:
-                await self._call(partition, "UNLINK", *doomed)
+                await self._call(partition, "HDEL", key, *doomed)
+
+    async def _scan(self, partition: int, pattern: bytes) -> AsyncIterator[bytes]:
+        cursor = b"0"
+        while True:
+            cursor, keys = await self._call(partition, "SCAN", cursor, "MATCH", pattern, "COUNT", 1000)
+            for key in keys:
+                yield key
             if cursor == b"0":
                 return
+
+    async def _wipe(self, partition: int) -> None:
+        keep = b"{%d}load" % partition
+        async for key in self._scan(partition, b"{%d}*" % partition):
+            if key != keep:
+                await self._call(partition, "UNLINK", key)
 
     async def check(self, partition: int) -> None:
         """Connect if needed; raises ArbiterUnfit naming the setting that would lose or forget redemptions."""
@@ -291,7 +301,7 @@ class ValkeyArbiter:
             await old.close()
         connection = self._connect()
         try:
-            await connection.connect()
+            await connection.connect()  # type: ignore[no-untyped-call]
         except _LOST as error:
             raise ArbiterLost(str(error)) from error
         except redis.exceptions.ResponseError as error:
@@ -303,10 +313,6 @@ class ValkeyArbiter:
         pipes, self._pipes = self._pipes, {}
         for pipe in pipes.values():
             await pipe.close()
-
-
-def head_key(partition: int) -> bytes:
-    return b"{%d}head" % partition
 
 
 def parse_head(raw: bytes | None) -> Head:

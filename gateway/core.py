@@ -3,13 +3,14 @@
 import asyncio
 import os
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 from redis.asyncio import Connection
 
+from eventstore.events import IdReused
 from eventstore.follower import Follower
 from eventstore.log import TIP_BYTES, Batch, LogFailed
 from eventstore.projections import RedemptionIndex
@@ -18,7 +19,6 @@ from gateway.claims import ValkeyArbiter
 from gateway.codes import CodeKeys, KeyRing
 from gateway.control import Control
 from gateway.desk import Desk
-from gateway.ids import RecentIds
 from gateway.lane import Lane
 from gateway.ledger import Ledger, recent_ids
 from gateway.recovery import PartitionHalted, Recovered
@@ -82,6 +82,13 @@ class Core:
         self._beat_s = self._loop.time()
         self._beating = self._loop.call_later(BEAT_S, self._beat)
 
+    def note_reused(self, reused: Sequence[IdReused]) -> None:
+        """One redemption id took effect twice: a race that admission could not see becomes an event."""
+        self._tasks.append(self._watched(self._write_reused(reused)))
+
+    async def _write_reused(self, reused: Sequence[IdReused]) -> None:
+        await self.control.record("gateway", lambda directory, now_ms: reused)
+
     def troubles(self) -> list[str]:
         """Why this gateway is not ready, in words; empty when it is."""
         found = [f"partition {lane.partition} is {lane.state}: {lane.why}" for lane in self.lanes if lane.why]
@@ -141,8 +148,12 @@ async def open_core(
     await control.confirm()
     lanes: list[Lane] = []
     arbiter = ValkeyArbiter(connect, lambda partition: lanes[partition].recover("the connection to Valkey was lost"))
-    index = await RedemptionIndex.open(data_dir / INDEX_FILE)
-    follower = Follower(log, index, range(log.partitions))
+
+    def on_reused(reused: Sequence[IdReused]) -> None:
+        core.note_reused(reused)
+
+    index = RedemptionIndex.open(data_dir / INDEX_FILE, log.partitions, log.meta.deployment_id, on_reused)
+    follower = Follower(log, index, index.checkpoint)
     fatal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def on_batch(batch: Batch, seconds: float) -> None:
@@ -177,11 +188,9 @@ async def open_core(
         used=ledger,
         recent=await recent_ids(log, now_ms()),
         now_ms=now_ms,
-        is_stalled=lambda: core.is_stalled(),
+        is_stalled=lambda: core.is_stalled(),  # noqa: PLW0108 - core is made of this
     )
-    desk = Desk(
-        redeemer=redeemer, control=control, lanes=lanes, arbiter=arbiter, ledger=ledger, now_ms=now_ms
-    )
+    desk = Desk(redeemer=redeemer, control=control, lanes=lanes, arbiter=arbiter, ledger=ledger, now_ms=now_ms)
     core = Core(log, index, _Parts(control, lanes, arbiter, redeemer, desk, ledger, follower, fatal))
     for lane in lanes:
         lane.recover("starting")

@@ -1,7 +1,7 @@
 """What is asked rarely: reversals, look-ups, issue, import, void, the life of one voucher. Off the hot path, async.
 
-Everything that changes a voucher goes through the voucher's lane like a scan does, so it is claimed, logged and answered
-by the same rules. A reversal names a redemption: if the log has it, its record says which voucher and which claim
+Everything that changes a voucher goes through the voucher's lane like a scan does, so it is claimed, logged and
+answered by the same rules. A reversal names a redemption: if the log has it, its record says which voucher and which claim
 id; if not, the till's copy of the original (it has one in its journal) does, and the reversal becomes a tombstone that
 refuses the late original for ever.
 """
@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from eventstore.events import (
-    APPLIED,
     IMPORT,
     NO_ID,
     RECORD,
@@ -24,14 +23,23 @@ from eventstore.events import (
     Extra,
     VouchersIssued,
 )
-from eventstore.vouchers import registry_key, voucher_key
+from eventstore.vouchers import (
+    REDEEMED,
+    VOIDED,
+    Entry,
+    entries,
+    registry_key,
+    registry_partition,
+    voucher_field,
+    voucher_key,
+)
 from gateway.campaign import FOREIGN, SIGNED, TYPED, Made, decide_reversal
 from gateway.claims import ValkeyArbiter
-from gateway.codes import Hashed, Refused, Signed, classify_for_import
+from gateway.codes import Hashed, Refused, classify_for_import
 from gateway.control import Control
 from gateway.directory import Directory, Rejected, Terminal
 from gateway.lane import Asked, Lane
-from gateway.ledger import Entry, Found, Ledger, entry_of
+from gateway.ledger import Found, Ledger
 from gateway.messages import ID_BYTES, Reverse, Verdict
 from gateway.redeem import Redeemer, Spot, claim_id_of, fault_of, partition_of, void_claim_id
 from gateway.roles import Principal
@@ -99,9 +107,7 @@ class Desk:
                 continue
             await self._reverse_one(asker, asked, index, terminal, reversal)
 
-    async def _reverse_one(
-        self, asker: Principal, asked: Asked, index: int, terminal: int, reversal: Reverse
-    ) -> None:
+    async def _reverse_one(self, asker: Principal, asked: Asked, index: int, terminal: int, reversal: Reverse) -> None:
         target = reversal.redemption_id
         found = await self._ledger.find(target)
         if found is None and self._redeemer.recent.get(target) is not None and reversal.original is None:
@@ -112,7 +118,8 @@ class Desk:
             asked.give_up(index, 1)
             return
         if spot is not None:
-            used = self._redeemer.recent.get(reversal.reversal_id) or await self._ledger.claim_id_of(reversal.reversal_id)
+            used = self._redeemer.recent.get(reversal.reversal_id)
+            used = used or await self._ledger.claim_id_of(reversal.reversal_id)
             if used is not None and used != claim_id:
                 verdict, spot = Verdict.ID_REUSED, None
             elif used is None:
@@ -146,9 +153,7 @@ class Desk:
         assert campaign is not None, "a logged redemption names its terminal and campaign"
         merchant = directory.stores[made_at.store].merchant
         made = Made(found.record.terminal, merchant, found.at_ms)
-        return decide_reversal(
-            made, asker, acting_terminal=terminal, offer=campaign.offer, now_ms=self._now_ms()
-        )
+        return decide_reversal(made, asker, acting_terminal=terminal, offer=campaign.offer, now_ms=self._now_ms())
 
     def _add_reversal(
         self,
@@ -213,14 +218,13 @@ class Desk:
 
     async def voucher(self, campaign: int, serial: int) -> VoucherState:
         """Holder and settled ids of one voucher. Raises ArbiterLost, ArbiterRefused."""
-        raw = await self._value(campaign, serial)
-        entries = [entry_of(raw[at : at + 32]) for at in range(0, len(raw), 32)]
-        held = [entry for entry in entries if entry.kind in ("redeemed", "voided")]
-        return VoucherState(held[0] if held else None, entries[len(held) :])
+        rows = entries(await self._value(campaign, serial))
+        held = [entry for entry in rows if entry.kind in (REDEEMED, VOIDED)]
+        return VoucherState(held[0] if held else None, rows[len(held) :])
 
     async def _value(self, campaign: int, serial: int) -> bytes:
         partition = partition_of(campaign, serial, len(self._lanes))
-        wanted = [(voucher_key(partition, campaign, serial), b"%d" % (serial & 63))]
+        wanted = [(voucher_key(partition, campaign, serial), voucher_field(serial))]
         _, values = await self._arbiter.lookup(partition, wanted)
         return values[0] or b""
 
@@ -255,9 +259,7 @@ class Desk:
                 same = (earlier.kind, earlier.count) == (kind, count)
                 return [] if same else Rejected("request_id", "it was used before for another issue")
             first = directory.next_serial(number)
-            return [
-                VouchersIssued(campaign=number, kind=kind, first_serial=first, count=count, request_id=request_id)
-            ]
+            return [VouchersIssued(campaign=number, kind=kind, first_serial=first, count=count, request_id=request_id)]
 
         outcome = await self._control.record(actor, make)
         if isinstance(outcome, Rejected):
@@ -284,23 +286,21 @@ class Desk:
             hashed = self._redeemer.ring.parse(code)
             assert isinstance(hashed, Hashed), "classify_for_import and parse agree"
             groups[kind].append((index, hashed.keyed_hash))
-        for kind, members in groups.items():
+        for name, members in groups.items():
             if members:
-                issued = await self._reserve(actor, slug, kind, len(members), f"{request_id}:{kind}")
+                issued = await self._reserve(actor, slug, name, len(members), f"{request_id}:{name}")
                 if isinstance(issued, Rejected):
                     return issued
                 results.update(await self._register(issued, members))
         return [results[index] for index in range(len(codes))]
 
-    async def _register(
-        self, issued: VouchersIssued, members: Sequence[tuple[int, bytes]]
-    ) -> dict[int, Imported]:
+    async def _register(self, issued: VouchersIssued, members: Sequence[tuple[int, bytes]]) -> dict[int, Imported]:
         answered: asyncio.Future[Asked] = asyncio.get_running_loop().create_future()
         asked = Asked(len(members), answered.set_result)
         seq = self._control.directory.control_seq & 0xFFFFFFFF
         for offset, (_, keyed_hash) in enumerate(members):
             serial = issued.first_serial + offset
-            partition = int.from_bytes(keyed_hash[:4], "big") % len(self._lanes)
+            partition = registry_partition(keyed_hash, len(self._lanes))
             record = RECORD.pack(IMPORT, 0, 0, 0, issued.campaign, serial, keyed_hash, NO_ID, 0, 0, seq)
             self._lanes[partition].add(record, registry_key(partition, keyed_hash), asked, offset)
         codes = (await answered).codes
@@ -353,6 +353,8 @@ class Desk:
         for partition, keys in doomed.items():
             for start in range(0, len(keys), PURGE_KEYS):
                 await self._arbiter.delete(partition, keys[start : start + PURGE_KEYS])
+        for lane in self._lanes:
+            await self._arbiter.forget_codes(lane.partition, campaign)
         return len(buckets)
 
 

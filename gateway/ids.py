@@ -1,8 +1,8 @@
 """Which redemption ids were used lately, and for what: the fast half of refusing a reused id.
 
 Ids minted by terminals are UUIDv7 (RFC 9562 section 5.7): the first six bytes are the minting time. All ids above
-`floor` that were ever used here are in memory, so an unknown id above it is new. Ids at or below it, and ids that are not
-UUIDv7, are looked up in the redemption index instead (slower, never wrong). Two generations rotate; an id dated in the
+`floor` that were ever used here are in memory, so an unknown id above it is new. Ids at or below it, and ids
+that are not UUIDv7, are looked up in the redemption index instead (slower, never wrong). Two generations rotate; an id dated in the
 future outlives its generation until its time has come.
 """
 
@@ -45,5 +45,6 @@ class RecentIds:
             ahead = {}
         dropped = timed.keys() - ahead.keys()
         if dropped:
-            self._floor = max(self._floor, max(dropped))
+            newest = max(dropped)
+            self._floor = max(self._floor, newest)
         self._old, self._young = self._young, ahead

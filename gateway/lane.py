@@ -1,8 +1,8 @@
 """One partition's path from a packed record to an answer: gather, claim, append, answer.
 
-Theory. Everything that waits goes as one batch: one claim call, one log row, one share of an fsync. Batches are claimed in
-the order they were made and appended in the order they were claimed; two may be under way at once, so that one is being
-claimed while the other is being synced. A batch is answered when it is in the log, never before; whatever goes wrong
+Theory. Everything that waits goes as one batch: one claim call, one log row, one share of an fsync. Batches are claimed
+in the order they were made and appended in the order they were claimed; two may be under way at once, so that one is
+being claimed while the other is being synced. A batch is answered when it is in the log, never before; whatever goes wrong
 on the way (lost connection, refused append, time-out) leaves its scans UNRESOLVED, which means: ask again with the same
 id. The lane then stops admitting and recovers (recovery.py). Nobody appends past a gap: when predecessors claimed by
 another gateway are missing for GAP_WAIT_S, their batches are read from the redis stream and appended with ours.

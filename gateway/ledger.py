@@ -8,20 +8,9 @@ from eventstore.events import IMPORT, Extra, Record, extras_of, iter_records, pa
 from eventstore.follower import Follower
 from eventstore.log import EventLog
 from eventstore.projections import RedemptionIndex
+from eventstore.vouchers import Entry
 from gateway.ids import RecentIds
 from gateway.lane import Lane
-
-_KINDS = {82: "redeemed", 86: "voided", 114: "reversed", 116: "tombstoned"}
-
-
-class Entry(msgspec.Struct, frozen=True):
-    """One decoded 32-byte entry of a voucher's value (eventstore.vouchers has the layout)."""
-
-    kind: str  # redeemed | voided | reversed | tombstoned
-    claim_id: bytes
-    terminal: int
-    at_ms: int
-    seq: int
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -35,12 +24,6 @@ class Found(msgspec.Struct, frozen=True):
     index: int
     extra: Extra
     undone: Entry | None = None  # its reversal, if there was one
-
-
-def entry_of(raw: bytes) -> Entry:
-    """Decode one 32-byte entry."""
-    u = int.from_bytes
-    return Entry(_KINDS[raw[0]], raw[1:17], u(raw[17:21], "big"), u(raw[21:27], "big"), u(raw[27:32], "big"))
 
 
 class Ledger:

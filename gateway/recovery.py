@@ -4,8 +4,9 @@ Theory. The log's chain is the truth. Valkey carries the same chain (seq, tip) i
 newest batches. Comparing the two heads leaves five cases:
 
     READY    same seq and tip
-    BEHIND   Valkey's head is an older batch of the log's chain (lost its tail, restored from a backup, wiped): append one
-             empty batch first, because it refuses every append in flight that was claimed on the older state, then replay
+    BEHIND   Valkey's head is an older batch of the log's chain (lost its tail, restored from a backup, wiped): append
+             one empty batch first, because it refuses every append in flight that was claimed on the older state,
+             then replay
     AHEAD    Valkey has batches the log never got (a gateway died between claim and append) and its stream joins the
              log's head: append that run; retries will find their answers
     FORKED   Valkey's head is on another chain: throw its state away and rebuild it from the log
@@ -24,7 +25,7 @@ import msgspec
 
 from eventstore.events import encode_records
 from eventstore.log import AppendRefused, Batch, EventLog, Head, LogDamaged
-from eventstore.vouchers import FoldedState
+from eventstore.vouchers import apply_batch, empty_state
 from gateway.claims import Arbiter
 
 ROUNDS_MAX = 20  # each round makes progress unless another gateway interferes; twenty in a row is a fault
@@ -153,16 +154,14 @@ async def _replay(arbiter: Arbiter, log: EventLog, partition: int, first_seq: in
         first_seq = batches[-1].seq + 1
 
 
-async def rebuild(
-    arbiter: Arbiter, log: EventLog, partition: int, *, token: bytes, purged: Collection[int]
-) -> Head:
+async def rebuild(arbiter: Arbiter, log: EventLog, partition: int, *, token: bytes, purged: Collection[int]) -> Head:
     """Fold the partition's whole log in memory and load the result; Valkey's old state is gone after this."""
-    state = FoldedState(purged=frozenset(purged))
+    state = empty_state(log.partitions, purged)
     head = await log.head(partition)
     seq = 1
     while seq <= head.seq:
         for batch in await _read(log, partition, seq, READ_BATCHES):
-            state.apply_batch(batch)
+            apply_batch(state, batch)
             seq = batch.seq + 1
     await arbiter.rebuild(partition, state.hashes, head, token)
     return head

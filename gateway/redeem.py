@@ -23,7 +23,7 @@ from typing import Protocol
 import msgspec
 
 from eventstore.events import NO_ID, RECORD, REDEEM, Extra
-from eventstore.vouchers import registry_key, voucher_key
+from eventstore.vouchers import REGISTRY_VALUE, registry_key, registry_partition, voucher_key
 from gateway.campaign import SIGNED, compose, standing
 from gateway.claims import Arbiter, ArbiterLost, ArbiterRefused
 from gateway.codes import Hashed, KeyRing, Refused, Signed
@@ -331,7 +331,7 @@ class Redeemer:
             if isinstance(code, Signed):
                 found[index] = Spot(code.campaign, code.serial, SIGNED)
             elif isinstance(code, Hashed):
-                home = int.from_bytes(code.keyed_hash[:4], "big") % len(self._lanes)
+                home = registry_partition(code.keyed_hash, len(self._lanes))
                 wanted.setdefault(home, []).append((index, code))
         for partition, hashed in wanted.items():
             keys = [(registry_key(partition, code.keyed_hash), code.keyed_hash) for _, code in hashed]
@@ -355,4 +355,5 @@ class _Nowhere(msgspec.Struct, frozen=True):
 
 
 def _registered(value: bytes, code: Hashed) -> Spot:
-    return Spot(int.from_bytes(value[:4], "big"), int.from_bytes(value[4:], "big"), code.entry)
+    campaign, serial = REGISTRY_VALUE.unpack(value)
+    return Spot(campaign, serial, code.entry)

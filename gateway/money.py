@@ -18,7 +18,7 @@ EXPONENTS = {
     **dict.fromkeys(("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"), 3),
 }
 
-_MONEY = re.compile(r"(\d{1,15})(?:\.(\d{1,4}))? ([A-Z]{3})", re.ASCII)
+_MONEY = re.compile(r"(\d{1,16})(?:\.(\d{1,4}))? ([A-Z]{3})", re.ASCII)
 
 
 class Money(msgspec.Struct, frozen=True):

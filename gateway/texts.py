@@ -5,8 +5,9 @@ is. Unknown, foreign, forged and never-issued codes have one public verdict and 
 learns nothing.
 """
 
+import functools
 import string
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from typing import Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -201,10 +202,16 @@ def reversal_text(verdict: Verdict, language: Language) -> str:
 
 def moment_text(at_ms: int, time_zone: str) -> str:
     """`2025-11-21 18:03 (UTC+8)`: wall time in an IANA zone, exact wherever it is read."""
-    wall = datetime.fromtimestamp(at_ms // 1000, UTC).astimezone(ZoneInfo(time_zone))
-    hours, minutes = wall.strftime("%z")[:3], wall.strftime("%z")[3:5]
-    offset = f"{int(hours):+d}" if int(hours) or int(minutes) else ""
-    return f"{wall:%Y-%m-%d %H:%M} (UTC{offset}{'' if minutes == '00' else ':' + minutes})"
+    wall = datetime.fromtimestamp(at_ms // 1000, ZoneInfo(time_zone))
+    return f"{wall:%Y-%m-%d %H:%M} (UTC{_offset_text(wall)})"
+
+
+def _offset_text(wall: datetime) -> str:
+    """`+8`, `-3:30`, or nothing for UTC itself."""
+    minutes = (wall.utcoffset() or timedelta()) // timedelta(minutes=1)
+    whole, part = divmod(abs(minutes), 60)
+    sign = "-" if minutes < 0 else "+"
+    return f"{sign}{whole}{f':{part:02d}' if part else ''}" if minutes else ""
 
 
 def _public(verdict: Verdict) -> Verdict:
@@ -214,6 +221,11 @@ def _public(verdict: Verdict) -> Verdict:
 
 
 def _filled(phrase: Phrase, facts: dict[str, str | None]) -> str:
-    needed = [name for _, name, _, _ in string.Formatter().parse(phrase.detailed) if name is not None]
+    needed = _names_in(phrase.detailed)
     known = {name: facts[name] for name in needed if facts.get(name)}
     return phrase.detailed.format_map(known) if needed and len(known) == len(needed) else phrase.plain
+
+
+@functools.cache  # the texts are few and constant, and HTTP answers carry two each
+def _names_in(text: str) -> tuple[str, ...]:
+    return tuple(name for _, name, _, _ in string.Formatter().parse(text) if name is not None)

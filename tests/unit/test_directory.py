@@ -117,6 +117,10 @@ def test_issued_serials_by_kind_and_by_request() -> None:
     assert directory.issued_as(7, "r4") is None
 
 
+def test_a_range_below_the_others_lowers_no_next_serial() -> None:
+    assert after(issued(0, 1, "r9")).next_serial(7) == 116
+
+
 def test_next_numbers() -> None:
     assert (Directory().next_campaign_number(), Directory().next_terminal_number()) == (1, 1)
     directory = folded(HISTORY)

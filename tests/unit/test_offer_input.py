@@ -202,6 +202,7 @@ def test_money_is_read_exactly(text: str, money: Money) -> None:
         "1 CNY ",
         "１ CNY",
         "9" * 15 + ".99 KWD",
+        "9" * 16 + " VND",
     ),
 )
 def test_money_is_never_guessed(text: str) -> None:

@@ -17,7 +17,9 @@ from msgspec import Meta
 
 ENVIRONMENT_PREFIX = "TILLGATE_"
 FILE_VARIABLE = "TILLGATE_CONFIG"
-NOT_SETTINGS = frozenset({FILE_VARIABLE, "TILLGATE_URL", "TILLGATE_TOKEN"})  # for the command line, not for a gateway
+NOT_SETTINGS = frozenset(
+    {FILE_VARIABLE, "TILLGATE_URL", "TILLGATE_TOKEN_FILE"}
+)  # for the command line, not for a gateway
 VALKEY_SCHEMES = ("redis", "rediss", "unix")
 PRIVATE_HOSTS = ("127.0.0.1", "::1", "localhost")
 

@@ -89,12 +89,12 @@ class KeyFile:
         content = read_secret(self.path)
         parse(content, str(self.path))
         try:
-            _write_new(target, content)
+            write_new(target, content)
         except FileExistsError:
             raise KeyFault(f"{target} exists already: name a new file") from None
         except OSError as error:
             raise KeyFault(f"{target} cannot be written: {error.strerror}") from None
-        _sync_directory(target.absolute().parent)
+        sync_directory(target.absolute().parent)
         parse(read_secret(target), str(target))
 
     @contextlib.contextmanager
@@ -113,9 +113,9 @@ class KeyFile:
         part = self.path.with_name(self.path.name + ".part")
         try:
             part.unlink(missing_ok=True)
-            _write_new(part, serialised(keys).encode())
+            write_new(part, serialised(keys).encode())
             part.rename(self.path)
-            _sync_directory(self.path.parent)
+            sync_directory(self.path.parent)
         except OSError as error:
             raise KeyFault(f"{self.path} cannot be written: {error.strerror}") from None
 
@@ -166,7 +166,8 @@ def read_secret(path: Path) -> bytes:
         raise KeyFault(f"{path} cannot be read: {error.strerror}") from None
 
 
-def _write_new(path: Path, content: bytes) -> None:
+def write_new(path: Path, content: bytes) -> None:
+    """A new file of mode 0600, its content synced. Raises FileExistsError, OSError."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with open(fd, "wb") as file:
         file.write(content)
@@ -174,7 +175,7 @@ def _write_new(path: Path, content: bytes) -> None:
         os.fsync(fd)
 
 
-def _sync_directory(path: Path) -> None:
+def sync_directory(path: Path) -> None:
     """Make a creation or a rename in this directory durable."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:

@@ -1,0 +1,110 @@
+"""Files of codes, line by line: which lines can be imported, and under which request ids. Pure.
+
+A file is CSV if its first line names the wanted column; otherwise every line is one code, commas and all. What is said
+about a line names its number and why, never its content.
+
+Request ids make a file resumable: the same file, campaign and chunk give the same id, so what was done is not done
+again. They end up in the log, and a code must not be guessed from them; so they are derived with scrypt from the
+digest of the whole file. A file of a single typed code, 10^15 guesses at 50 ms each, is the worst case.
+"""
+
+import csv
+import hashlib
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from gateway.codes import Hashed, KeyRing, Refused, classify_for_import, normalise
+
+CHUNK_CODES = 1000  # what the gateway takes in one request
+LINE_CHARS_MAX = 65_536  # far above any code; whoever reads a file cuts longer lines here
+REQUEST_ID_BYTES = 16
+_SCRYPT = {"n": 2**14, "r": 8, "p": 1}  # 16 MiB and about 50 ms: once a file
+_CHUNK_PERSON = b"tillgate-chunk-1"
+
+
+class Line(msgspec.Struct, frozen=True, gc=False):
+    """One code of a file, with the number of its line, from 1."""
+
+    number: int
+    text: str
+
+
+class Unfit(msgspec.Struct, frozen=True, gc=False):
+    """A line that is not used, and why."""
+
+    number: int
+    why: str
+
+
+def read_lines(lines: Iterable[str], column: str) -> Iterator[Line | Unfit]:
+    """The lines of a file, blank ones left out; of a CSV file the fields of `column`."""
+    numbered = enumerate(lines, 1)
+    number, first = next(numbered, (1, ""))
+    first = first.removeprefix("\ufeff")  # a byte order mark
+    names = [name.strip(' \t\r\n"').casefold() for name in first.split(",")]
+    if column in names:
+        yield from _fields((line for _, line in numbered), names.index(column))
+        return
+    yield from _line(number, first)
+    for number, line in numbered:
+        yield from _line(number, line)
+
+
+def _line(number: int, text: str) -> Iterator[Line | Unfit]:
+    if text.strip():
+        yield Line(number, text.rstrip("\r\n"))
+
+
+def _fields(lines: Iterator[str], at: int) -> Iterator[Line | Unfit]:
+    rows = csv.reader(lines)
+    while True:
+        try:
+            row = next(rows)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield Unfit(rows.line_num + 1, f"is not CSV: {error}")
+            continue
+        if len(row) > at and row[at].strip():
+            yield Line(rows.line_num + 1, row[at])
+        elif any(field.strip() for field in row):
+            yield Unfit(rows.line_num + 1, "has no code in its column")
+
+
+def sort_out(lines: Iterable[Line | Unfit], ring: KeyRing) -> Iterator[Line | Unfit]:
+    """Refuse what no till could ever redeem, and the second line of two with one code.
+
+    `ring` only has to be the same for the whole file; its secrets do not matter.
+    """
+    seen: dict[bytes, int] = {}
+    for line in lines:
+        yield line if isinstance(line, Unfit) else _sorted(line, ring, seen)
+
+
+def _sorted(line: Line, ring: KeyRing, seen: dict[bytes, int]) -> Line | Unfit:
+    if any("\ud800" <= char <= "\udfff" for char in line.text):
+        return Unfit(line.number, "is not text in UTF-8")
+    kind = classify_for_import(line.text)
+    if isinstance(kind, Refused):
+        return Unfit(line.number, kind.why)
+    hashed = ring.parse(line.text)
+    assert isinstance(hashed, Hashed), "classify_for_import and parse agree"
+    earlier = seen.setdefault(hashed.keyed_hash, line.number)
+    return line if earlier == line.number else Unfit(line.number, f"has the same code as line {earlier}")
+
+
+class RequestIds:
+    """The request ids of one file and campaign."""
+
+    def __init__(self, file_digest: bytes, slug: str) -> None:
+        self._key = hashlib.scrypt(file_digest, salt=b"tillgate-file-1" + slug.encode(), dklen=32, **_SCRYPT)
+
+    def of(self, number: int, texts: Iterable[str]) -> str:
+        """The id of chunk `number` with these codes; 32 hex digits."""
+        state = hashlib.blake2b(
+            number.to_bytes(8, "big"), key=self._key, digest_size=REQUEST_ID_BYTES, person=_CHUNK_PERSON
+        )
+        for text in texts:
+            state.update(normalise(text).encode() + b"\n")
+        return state.hexdigest()

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import hiredis
 import msgspec
 import redis.exceptions
 from redis.asyncio import Connection
@@ -113,7 +114,7 @@ class Pipe:
         self._waiting.append((future, self._loop.time()))
         try:
             # Writes before it first yields, so calls leave in the order they were made.
-            await self._connection.send_packed_command(self._connection.pack_command(*args), check_health=False)
+            await self._connection.send_packed_command([hiredis.pack_command(args)], check_health=False)
         except _LOST as error:
             self._fail(str(error))
         return await future

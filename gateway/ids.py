@@ -2,8 +2,8 @@
 
 Ids minted by terminals are UUIDv7 (RFC 9562 section 5.7): the first six bytes are the minting time. All ids above
 `floor` that were ever used here are in memory, so an unknown id above it is new. Ids at or below it, and ids
-that are not UUIDv7, are looked up in the redemption index instead (slower, never wrong). Two generations rotate; an id dated in the
-future outlives its generation until its time has come.
+that are not UUIDv7, are looked up in the redemption index instead (slower, never wrong). Two generations rotate; an id
+dated in the future outlives its generation until its time has come.
 """
 
 GENERATION_IDS = 131_072  # about 25 MB a generation, two seconds at the highest measured rate, hours at a festival's
@@ -24,9 +24,15 @@ class RecentIds:
         claim_id = self._young.get(redemption_id)
         return claim_id if claim_id is not None else self._old.get(redemption_id)
 
-    def surely_new(self, redemption_id: bytes) -> bool:
-        """For an id that `get` does not know: True if it cannot have been used before."""
-        return redemption_id > self._floor and redemption_id[6] >> 4 == 7
+    def use(self, redemption_id: bytes, claim_id: bytes, now_ms: int) -> bytes | None:
+        """What the id stands for, which is `claim_id` if it is new; None if memory cannot tell whether it is."""
+        first = self._young.get(redemption_id) or self._old.get(redemption_id)
+        if first is not None:
+            return first
+        if redemption_id <= self._floor or redemption_id[6] >> 4 != 7:
+            return None
+        self.put(redemption_id, claim_id, now_ms)
+        return claim_id
 
     def put(self, redemption_id: bytes, claim_id: bytes, now_ms: int) -> None:
         """Remember a use."""

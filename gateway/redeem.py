@@ -23,8 +23,8 @@ from typing import Protocol
 import msgspec
 
 from eventstore.events import NO_ID, RECORD, REDEEM, Extra
-from eventstore.vouchers import REGISTRY_VALUE, registry_key, registry_partition, voucher_key
-from gateway.campaign import SIGNED, compose, standing
+from eventstore.vouchers import REGISTRY_VALUE, registry_key, registry_partition
+from gateway.campaign import SIGNED, Spans, compose, standing
 from gateway.claims import Arbiter, ArbiterLost, ArbiterRefused
 from gateway.codes import Hashed, KeyRing, Refused, Signed
 from gateway.control import Control
@@ -39,7 +39,13 @@ SLOW_SCANS_MAX = 4096  # scans waiting for a look-up; more is shed as UNRESOLVED
 SCANNED_MS_END = 2**63
 _CLAIM = struct.Struct(">I16sIQ")
 _BUCKET = struct.Struct(">IQ")
-_ACCEPTED, _UNKNOWN, _FORGED = Verdict.ACCEPTED, Verdict.UNKNOWN_CODE, Verdict.FORGED
+_ACCEPTED, _UNKNOWN, _FORGED, _NOT_ISSUED = (
+    Verdict.ACCEPTED,
+    Verdict.UNKNOWN_CODE,
+    Verdict.FORGED,
+    Verdict.NOT_ISSUED,
+)
+pack = RECORD.pack
 
 
 class UsedIds(Protocol):
@@ -65,10 +71,10 @@ def partition_of(campaign: int, serial: int, partitions: int) -> int:
 
 def claim_id_of(terminal: int, scan: Redeem, campaign: int, serial: int) -> bytes:
     """16-byte digest of (terminal, redemption_id, body): what makes two sends the same redemption."""
-    state = blake2b(_CLAIM.pack(terminal, scan.redemption_id, campaign, serial), digest_size=ID_BYTES)
+    body = _CLAIM.pack(terminal, scan.redemption_id, campaign, serial)
     if scan.merchant_ref is not None or scan.cashier_ref is not None:
-        state.update(msgspec.msgpack.encode((scan.merchant_ref, scan.cashier_ref)))
-    return state.digest()
+        body += msgspec.msgpack.encode((scan.merchant_ref, scan.cashier_ref))
+    return blake2b(body, digest_size=16).digest()
 
 
 def void_claim_id(campaign: int, serial: int, request_id: str) -> bytes:
@@ -86,6 +92,17 @@ def fault_of(scan: Redeem) -> str | None:
         if ref is not None and len(ref) > REF_CHARS_MAX:
             return f"{name} has {len(ref)} characters, at most {REF_CHARS_MAX} are allowed"
     return None
+
+
+class _Kept:
+    """What the rules say of a campaign in a store during one tick. `first`..`end` is its largest issued range."""
+
+    __slots__ = ("end", "first", "issued", "standing")
+
+    def __init__(self, standing: Verdict, issued: Spans) -> None:
+        self.standing, self.issued = standing, issued
+        ranges = zip(issued.starts, issued.ends, strict=True)
+        self.first, self.end = max(ranges, key=lambda span: span[1] - span[0], default=(0, 0))
 
 
 class Redeemer:
@@ -108,14 +125,15 @@ class Redeemer:
         self._control, self._lanes, self._arbiter, self._used = control, lanes, arbiter, used
         self._now_ms, self._is_stalled = now_ms, is_stalled
         self._guesses = Guesses()
-        self._standings: dict[tuple[int, str], Verdict] = {}
+        self._partitions = len(lanes)
+        self._standings: dict[tuple[int, str, str], _Kept] = {}
         self._standings_ms = 0
         self._standings_seq = -1
         self._slow_scans = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     def redeem(self, terminal: Terminal, scans: Sequence[Redeem], done: Callable[[Asked], None]) -> None:
-        """Admit one message. `done` gets every verdict, UNRESOLVED where nothing is known; it may be called at once."""
+        """Admit one message. `done` gets every verdict, UNRESOLVED where nothing is known; maybe at once."""
         asked = Asked(len(scans), done)
         if not scans:
             done(asked)
@@ -124,20 +142,20 @@ class Redeemer:
             asked.give_up(0, len(scans))
             return
         now_ms = self._tick()
+        parse = self.ring.parse
         slow: list[int] = []
         for index, scan in enumerate(scans):
-            code = self.ring.parse(scan.code)
-            if type(code) is not Signed:
-                if type(code) is Refused:
-                    self._refuse(asked, index, terminal, scan, code.verdict, code.why, now_ms)
-                else:
+            code = parse(scan.code)
+            if type(code) is Signed:
+                campaign, serial = code.campaign, code.serial
+                verdict = self._judge(terminal, campaign, serial, SIGNED, now_ms)
+                if verdict is _NOT_ISSUED or not self._admit(
+                    asked, index, terminal, scan, campaign, serial, verdict, now_ms
+                ):
                     slow.append(index)
-                continue
-            campaign, serial = code.campaign, code.serial
-            verdict = self._judge(terminal, campaign, serial, SIGNED, now_ms)
-            if verdict is Verdict.NOT_ISSUED or not self._admit(
-                asked, index, terminal, scan, campaign, serial, verdict, now_ms
-            ):
+            elif type(code) is Refused:
+                self._refuse(asked, index, terminal, scan, code.verdict, code.why, now_ms)
+            else:
                 slow.append(index)
         if slow:
             self._slowly(asked, terminal, scans, slow)
@@ -168,16 +186,19 @@ class Redeemer:
 
     def _judge(self, terminal: Terminal, number: int, serial: int, kind: str, now_ms: int) -> Verdict:
         """decide(), with the part that all scans of a campaign and store share kept for the tick."""
-        directory = self._control.directory
-        locked = now_ms < terminal.locked_until_ms
-        campaign = directory.campaigns.get(number)
-        if campaign is None:
-            return compose(_ACCEPTED, locked=locked, issued=False)
-        here = (number, terminal.store)
-        verdict = self._standings.get(here)
-        if verdict is None:
-            verdict = self._standings[here] = standing(campaign, directory.outlet(terminal.store), now_ms)
-        return compose(verdict, locked=locked, issued=campaign.issued(kind).holds(serial))
+        here = (number, terminal.store, kind)
+        kept = self._standings.get(here)
+        if kept is None:
+            directory = self._control.directory
+            campaign = directory.campaigns.get(number)
+            if campaign is None:
+                kept = _Kept(_ACCEPTED, Spans())
+            else:
+                kept = _Kept(standing(campaign, directory.outlet(terminal.store), now_ms), campaign.issued(kind))
+            self._standings[here] = kept
+        if now_ms >= terminal.locked_until_ms and kept.first <= serial < kept.end:
+            return kept.standing
+        return compose(kept.standing, locked=now_ms < terminal.locked_until_ms, issued=kept.issued.holds(serial))
 
     def _admit(
         self,
@@ -191,27 +212,22 @@ class Redeemer:
         now_ms: int,
     ) -> bool:
         """Hand a scan that names a voucher to its lane. False: whether its id is new cannot be told from memory."""
-        redemption_id = scan.redemption_id
-        if len(redemption_id) != ID_BYTES or scan.scanned_ms.bit_length() > 62 or scan.merchant_ref or scan.cashier_ref:
+        redemption_id, has_refs = scan.redemption_id, scan.merchant_ref is not None or scan.cashier_ref is not None
+        if len(redemption_id) != ID_BYTES or not 0 <= scan.scanned_ms < SCANNED_MS_END or has_refs:
             fault = fault_of(scan)
             if fault is not None:
                 self._refuse(asked, index, terminal, scan, Verdict.UNREADABLE, fault, now_ms)
                 return True
         claim_id = claim_id_of(terminal.number, scan, campaign, serial)
-        first = self.recent.get(redemption_id)
+        first = self.recent.use(redemption_id, claim_id, now_ms)
         if first is None:
-            if not self.recent.surely_new(redemption_id):
-                return False
-            self.recent.put(redemption_id, claim_id, now_ms)
-        elif first != claim_id:
+            return False
+        if first != claim_id:
             self._refuse(asked, index, terminal, scan, Verdict.ID_REUSED, None, now_ms)
             return True
-        partition = partition_of(campaign, serial, len(self._lanes))
-        extra = None
-        if scan.merchant_ref is not None or scan.cashier_ref is not None:
-            extra = Extra(scan.merchant_ref, scan.cashier_ref)
+        partition = partition_of(campaign, serial, self._partitions) if self._partitions > 1 else 0
         self._lanes[partition].add(
-            RECORD.pack(
+            pack(
                 REDEEM,
                 verdict,
                 scan.entry & 3,
@@ -224,10 +240,10 @@ class Redeemer:
                 scan.scanned_ms,
                 self._standings_seq & 0xFFFFFFFF,
             ),
-            voucher_key(partition, campaign, serial),
+            b"{%d}v%d:%d" % (partition, campaign, serial >> 6),  # voucher_key(), without the call
             asked,
             index,
-            extra,
+            Extra(scan.merchant_ref, scan.cashier_ref) if has_refs else None,
         )
         return True
 
@@ -251,7 +267,7 @@ class Redeemer:
             asked.notes[index] = note
         redemption_id = scan.redemption_id if len(scan.redemption_id) == ID_BYTES else NO_ID
         tag = self.ring.tag(scan.code)
-        record = RECORD.pack(
+        record = pack(
             REDEEM,
             verdict,
             scan.entry & 3,

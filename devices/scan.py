@@ -1,0 +1,50 @@
+"""A frame becomes a scan: AIM identifier split off, text decoded, the raw bytes kept."""
+
+import msgspec
+
+from devices.framing import FaultReason, Frame, FrameFault
+from gateway.messages import CODE_CHARS_MAX
+
+AIM_FLAG = 0x5D  # "]", then a letter for the symbology and a modifier (ISO/IEC 15424)
+# What wedges and port settings leave around a code. GS (0x1D) is not in it: it separates GS1 fields.
+NOISE = "".join(map(chr, range(0x1D))) + "\x1e\x1f\x7f \ufeff\u3000"
+
+LEADING_NOISE = NOISE[:0x1D].encode() + b" "
+
+
+class Scan(msgspec.Struct, frozen=True):
+    """One completed read of a barcode. `aim` is like `]Q1`, or empty when the scanner does not send it."""
+
+    source: str  # the scanner's name in the configuration
+    code: str
+    aim: str
+    octets: bytes
+
+    def __repr__(self) -> str:
+        return f"Scan({self.source}, {self.aim or 'no identifier'}, {len(self.code)} characters)"  # never the code
+
+
+def scan_of(frame: Frame, source: str) -> Scan | FrameFault:
+    """Read a frame as text: strict UTF-8, else Latin-1 (what scanners send when a QR names no character set)."""
+    aim, octets = _split_aim(frame.octets)
+    code = _text_of(octets).strip(NOISE)
+    if not code:
+        return FrameFault(FaultReason.EMPTY, len(frame.octets))
+    if len(code) > CODE_CHARS_MAX:
+        return FrameFault(FaultReason.TOO_LONG, len(frame.octets))
+    return Scan(source, code, aim, frame.octets)
+
+
+def _split_aim(octets: bytes) -> tuple[str, bytes]:
+    octets = octets.lstrip(LEADING_NOISE)
+    mark = octets[:3]
+    if len(mark) == 3 and mark[0] == AIM_FLAG and mark[1:2].isalpha() and mark[2:3].isalnum():
+        return mark.decode("ascii"), octets[3:]
+    return "", octets
+
+
+def _text_of(octets: bytes) -> str:
+    try:
+        return octets.decode("utf-8")
+    except UnicodeDecodeError:
+        return octets.decode("latin-1")

@@ -1,0 +1,100 @@
+"""One TOML file becomes one frozen `TerminalConfig`; whatever is wrong in it is named, with a suggestion."""
+
+import difflib
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta
+
+from devices.framing.raw import GAP_MS_DEFAULT
+
+SCANNERS_MAX = 16  # more lanes than one till has; a longer list is a mistake in a template
+PREFIX_CHARS_MAX = 8  # STX or an identifier of up to three characters is what scanners can be set to
+
+
+class ConfigFault(Exception):
+    """The configuration cannot be used; the text names the file, the field and, where there is one, the likely word."""
+
+
+class ScannerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One serial port. `prefix` holds the characters themselves, e.g. "\\u0002" for STX."""
+
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,32}$")]
+    path: Annotated[str, Meta(min_length=1)]
+    framing: Literal["raw"] = "raw"
+    suffix: Literal["cr", "lf", "crlf", "tab", "etx", "none"] = "cr"
+    prefix: Annotated[str, Meta(max_length=PREFIX_CHARS_MAX, pattern=r"^[\x00-\xff]*$")] = ""
+    gap_ms: Annotated[int, Meta(ge=5, le=1000)] = GAP_MS_DEFAULT
+    baud: Annotated[int, Meta(ge=300, le=4_000_000)] = 9600
+    parity: Literal["none", "even", "odd"] = "none"
+
+
+class TerminalConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything a till needs. Paths are absolute once loaded; `language` empty: the store's, told by the gateway."""
+
+    gateways: Annotated[list[str], Meta(min_length=1, max_length=8)]
+    terminal: Annotated[int, Meta(ge=1, lt=1 << 32)]
+    state_directory: str
+    language: Literal["", "en", "zh"] = ""
+    ca_file: str = ""  # PEM of a private certificate authority, when the gateway's certificate comes from one
+    scanners: Annotated[list[ScannerConfig], Meta(max_length=SCANNERS_MAX)] = []
+
+
+def load_config(path: Path) -> TerminalConfig:
+    """Raises `ConfigFault` for anything wrong in it, also when the file cannot be read."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ConfigFault(f"{path}: {error.strerror}") from None
+    return parse_config(content, path)
+
+
+def parse_config(content: bytes, path: Path) -> TerminalConfig:
+    """`path` is named in errors; relative paths in the file start where it stands."""
+    try:
+        config = msgspec.toml.decode(content, type=TerminalConfig)
+    except msgspec.ValidationError as error:
+        raise ConfigFault(f"{path}: {_with_suggestion(str(error))}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ConfigFault(f"{path}: not TOML: {error}") from None
+    for i, gateway in enumerate(config.gateways):
+        if fault := _url_fault(gateway):
+            raise ConfigFault(f"{path}: {fault} - at `$.gateways[{i}]`")
+    for field in ("name", "path"):
+        if twice := _twice([getattr(scanner, field) for scanner in config.scanners]):
+            raise ConfigFault(f"{path}: two scanners have the same {field} `{twice}` - at `$.scanners`")
+    ca_file = str(path.parent / config.ca_file) if config.ca_file else ""
+    state_directory = str((path.parent / config.state_directory).absolute())
+    return msgspec.structs.replace(config, state_directory=state_directory, ca_file=ca_file)
+
+
+def stream_url(gateway: str) -> str:
+    """`https://host[:port][/path]` -> where the WebSocket is; ws and wss may be written as well."""
+    parts = urlsplit(gateway)
+    scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
+    return f"{scheme}://{parts.netloc}{parts.path.rstrip('/')}/v1/stream"
+
+
+def _url_fault(gateway: str) -> str:
+    try:
+        parts = urlsplit(gateway)
+        known = parts.scheme in ("http", "https", "ws", "wss") and parts.hostname and parts.port != 0
+    except ValueError:
+        known = False
+    return "" if known else "expected an address like `https://gateway.example`"
+
+
+def _twice(names: list[str]) -> str:
+    return next((name for i, name in enumerate(names) if name in names[:i]), "")
+
+
+def _with_suggestion(text: str) -> str:
+    unknown = re.search(r"unknown field `([^`]*)`(?: - at `\$\.(scanners)\[)?", text)
+    if not unknown:
+        return text
+    struct = ScannerConfig if unknown[2] else TerminalConfig
+    close = difflib.get_close_matches(unknown[1], struct.__struct_fields__, n=1)
+    return f"{text}; did you mean `{close[0]}`?" if close else text

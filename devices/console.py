@@ -1,0 +1,138 @@
+"""The cashier's commands: lines on standard input, and on a local socket for a daemon that has no terminal."""
+
+import asyncio
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+SOCKET_NAME = "terminal.sock"
+LINE_BYTES_MAX = 8192  # a command with the longest code in it
+SOCKET_PATH_BYTES_MAX = 107  # sun_path of unix(7), less its closing zero
+READ_BYTES = 4096
+TAIL_CHARS_MIN = 4  # fewer hex digits name too many scans to be meant
+
+Execute = Callable[[str], Awaitable[str]]
+
+
+class Undo(msgspec.Struct, frozen=True):
+    """`reverse` or `give-up`; `tail` is hex digits, empty for the last scan."""
+
+    verb: Literal["reverse", "give-up"]
+    tail: str
+
+
+class TypedCode(msgspec.Struct, frozen=True):
+    """`code <text>`: a voucher whose picture cannot be scanned."""
+
+    code: str
+
+    def __repr__(self) -> str:
+        return "TypedCode()"
+
+
+class ShowOpen(msgspec.Struct, frozen=True):
+    """`status`: what is still waiting."""
+
+
+def parse_command(line: str) -> Undo | TypedCode | ShowOpen | None:
+    """None: not a command; say which there are."""
+    words = line.split()
+    if words == ["status"]:
+        return ShowOpen()
+    if len(words) == 2 and words[0] in ("reverse", "give-up"):
+        tail = words[1].lower().removeprefix("#").replace("-", "")
+        if tail == "last":
+            tail = ""
+        elif len(tail) < TAIL_CHARS_MIN or set(tail) - set("0123456789abcdef"):
+            return None
+        return Undo("reverse" if words[0] == "reverse" else "give-up", tail)
+    if len(words) >= 2 and words[0] == "code":
+        return TypedCode(" ".join(words[1:]))
+    return None
+
+
+@asynccontextmanager
+async def command_socket(path: Path, execute: Execute) -> AsyncIterator[None]:
+    """Serve the same line protocol on a unix socket that only this user can open; one answer a line."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while command := await reader.readline():
+                writer.write((await execute(command.decode("utf-8", "replace").strip()) + "\n").encode())
+                await writer.drain()
+        except (ConnectionError, ValueError):  # ValueError: a line over the limit
+            pass
+        finally:
+            writer.close()
+
+    if len(os.fsencode(path)) > SOCKET_PATH_BYTES_MAX:
+        yield  # the kernel takes no longer name; the keyboard still works
+        return
+    server = await asyncio.start_unix_server(serve, sock=_bound_socket(path), limit=LINE_BYTES_MAX)
+    try:
+        yield
+    finally:
+        server.close()
+        _remove(path)
+
+
+def _bound_socket(path: Path) -> socket.socket:
+    """Created with the right mode from the first moment on."""
+    _remove(path)  # the journal's lock says that no other daemon is behind it
+    bound = socket.socket(socket.AF_UNIX)
+    old = os.umask(0o177)
+    try:
+        bound.bind(os.fspath(path))
+    except OSError:
+        bound.close()
+        raise
+    finally:
+        os.umask(old)
+    return bound
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
+
+
+async def stdin_lines() -> AsyncIterator[str]:
+    """Lines typed by the cashier; ends at end of input, at once when standard input cannot be waited for."""
+    loop, lines = asyncio.get_running_loop(), asyncio.StreamReader(LINE_BYTES_MAX)
+
+    def read() -> None:  # here, and not in a task later: readiness holds for this moment only, and a read may block
+        try:
+            some = os.read(fd, READ_BYTES)
+        except OSError:
+            some = b""  # the terminal window is gone; the daemon is not
+        if some:
+            lines.feed_data(some)
+        else:
+            loop.remove_reader(fd)
+            lines.feed_eof()
+
+    try:
+        fd = sys.stdin.fileno()
+        # Not connect_read_pipe: it would make a shared terminal non-blocking, and our own output fail.
+        loop.add_reader(fd, read)
+    except (OSError, ValueError):
+        return  # closed, a regular file, or /dev/null
+    try:
+        while command := await _line(lines):
+            yield command.decode("utf-8", "replace").strip()
+    finally:
+        loop.remove_reader(fd)
+
+
+async def _line(lines: asyncio.StreamReader) -> bytes:
+    """The next line that is not absurdly long; empty at the end."""
+    while True:
+        try:
+            return await lines.readline()
+        except ValueError:
+            continue  # longer than any command: dropped

@@ -1,0 +1,129 @@
+"""The store daemon: one till with its scanners, journal and uplink, from start to a clean stop."""
+
+import argparse
+import asyncio
+import contextlib
+import io
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+from devices.config import ConfigFault, TerminalConfig, load_config
+from devices.console import SOCKET_NAME, command_socket, stdin_lines
+from devices.enrol import DEVICE_KEY_NAME
+from devices.feedback import Mood
+from devices.framing import Frame, FrameFault
+from devices.journal import Journal, JournalBroken, JournalFull, JournalInUse
+from devices.keys import KeyFault, device_key, read_secret
+from devices.outbox import Outbox
+from devices.readers import read_scanner
+from devices.records import JournalDamaged
+from devices.till import Screen, Till
+from devices.uplink import Uplink
+
+READS_WAITING_MAX = 256  # how far scanners may be ahead of the disk; at 10 ms an fsync this is 2.5 s of it
+FAULTS = (ConfigFault, KeyFault, JournalDamaged, JournalInUse, JournalFull, JournalBroken, OSError)
+EXIT_FAULT = 1
+
+Reads = asyncio.Queue[tuple[str, Frame | FrameFault]]
+
+
+async def run_terminal(config: TerminalConfig, *, out: TextIO) -> None:
+    """Run one till until SIGTERM or SIGINT, from the main thread. What is unanswered then is asked at the next start.
+
+    Raises `KeyFault`, `JournalInUse`, `JournalDamaged`, `JournalFull` or `OSError` at the start, and `JournalBroken`
+    (in an exception group) when the disk fails later.
+    """
+    directory = Path(config.state_directory)
+    key = device_key(read_secret(directory / DEVICE_KEY_NAME))
+    journal = Journal.open(directory)
+    try:
+        screen = Screen(out, config.language or "en")
+        outbox = Outbox()
+        till = Till(journal, outbox, screen, config.language)
+        uplink = Uplink(config, key.sign, outbox, till)
+        till.wake = uplink.wake
+        till.resume()
+        with _stop_signals() as stop:
+            async with command_socket(directory / SOCKET_NAME, till.execute):
+                await _serve(config, screen, till, uplink, stop)
+        screen.say(Mood.PLAIN, "stopped")
+    finally:
+        await journal.close()
+
+
+async def _serve(config: TerminalConfig, screen: Screen, till: Till, uplink: Uplink, stop: asyncio.Event) -> None:
+    reads: Reads = asyncio.Queue(READS_WAITING_MAX)
+
+    def on_read(source: str, found: Frame | FrameFault) -> None:
+        try:
+            reads.put_nowait((source, found))
+        except asyncio.QueueFull:
+            screen.say(Mood.BAD, "too_fast", before=f"[{source}]")
+
+    async with asyncio.TaskGroup() as tasks:
+        readers = [tasks.create_task(read_scanner(s, on_read, till.on_port)) for s in config.scanners]
+        others = [tasks.create_task(work) for work in (uplink.run(), _take_reads(reads, till), _type(till))]
+        await stop.wait()
+        for reader in readers:
+            reader.cancel()
+        await reads.join()  # what was read whole is in the journal before we go
+        for other in others:
+            other.cancel()
+
+
+async def _take_reads(reads: Reads, till: Till) -> None:
+    while True:
+        source, found = await reads.get()
+        await till.take_read(source, found)
+        reads.task_done()
+
+
+async def _type(till: Till) -> None:
+    async for command in stdin_lines():
+        if command:
+            await till.execute(command)
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[asyncio.Event]:
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    signals = (signal.SIGTERM, signal.SIGINT)
+    for number in signals:
+        loop.add_signal_handler(number, stop.set)
+    try:
+        yield stop
+    finally:
+        for number in signals:
+            loop.remove_signal_handler(number)
+
+
+def main() -> int:
+    """`python -m devices.terminal --config terminal.toml`: 0 after a clean stop, 1 with the reason on stderr."""
+    parser = argparse.ArgumentParser(prog="devices.terminal", description=__doc__)
+    parser.add_argument("--config", type=Path, default=Path("terminal.toml"))
+    path = parser.parse_args().config
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a C locale must not end a till that speaks Chinese
+    exit_code = 0
+    try:
+        asyncio.run(run_terminal(load_config(path), out=sys.stdout))
+    except* FAULTS as group:
+        exit_code = EXIT_FAULT
+        for fault in _leaves(group):
+            print(f"terminal: {fault}", file=sys.stderr)
+    return exit_code
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for fault in group.exceptions:
+        if isinstance(fault, BaseExceptionGroup):
+            yield from _leaves(fault)
+        else:
+            yield fault
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,231 @@
+"""The rules of a till, between the scanners, the journal, the outbox and the cashier.
+
+Theory of operation. A scan is journalled before anything is sent, and an answer before it is told, so that a till that
+is killed at any moment asks again with the same id when it comes back, and its journal never says less than the
+cashier was told. Scans are taken one at a time, in the order they were read; while an id for a code is unresolved, a
+further read of that code joins it, and no second redemption can come of it. There are two ways out: the answer, or the
+cashier gives the id up, which is a reversal, asked until it is answered, over restarts too.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from typing import Literal, TextIO
+
+from devices.console import ShowOpen, TypedCode, Undo, parse_command
+from devices.feedback import Mood, line, mood_of, printable, say, tail_of, verdict_text
+from devices.framing import Frame, FrameFault
+from devices.journal import Journal, JournalFull
+from devices.outbox import Answer, Outbox, is_final, uuid7
+from devices.records import Answered, Entry, Record, ReversalAnswered, ReversalAsked, Scanned, is_reversible
+from devices.scan import scan_of
+from gateway.messages import Notice, Redeem, Reverse, Verdict, Welcome
+
+JOURNAL_UNRESOLVED_MAX = 10_000  # one scan per 3 s fills this in 8 h without a gateway: a full shift
+REREAD_MS = 1500  # one pull of the trigger can read twice; a person who means it again takes longer
+STATUS_LINES_MAX = 20  # what fits on a screen
+ENTRY_SCANNED, ENTRY_TYPED = 1, 2
+TYPED_SOURCE = "keyboard"
+GIVEN_UP = "given up at the till"
+
+
+class Screen:
+    """The cashier's lines on one text stream; colour only on a terminal."""
+
+    def __init__(self, out: TextIO, language: str) -> None:
+        self._out = out
+        self._colour = out.isatty()
+        self.language = language
+
+    def tell(self, mood: Mood, text: str) -> str:
+        """Show one line; returns its text, for whoever asked by socket."""
+        self._out.write(line(mood, text, at_ms=_now_ms(), colour=self._colour) + "\n")
+        self._out.flush()
+        return text
+
+    def say(self, mood: Mood, key: str, *, before: str = "", after: str = "") -> str:
+        return self.tell(mood, " ".join(filter(None, (before, say(self.language, key), after))))
+
+
+class Till:
+    """Takes reads, commands and answers. `wake` is called whenever the outbox has something new."""
+
+    def __init__(self, journal: Journal, outbox: Outbox, screen: Screen, language: str) -> None:
+        self.wake: Callable[[], None] = lambda: None
+        self._journal = journal
+        self._outbox = outbox
+        self._screen = screen
+        self._language_fixed = bool(language)
+        self._online: bool | None = None
+        self._taking = asyncio.Lock()
+        self._last_reads: dict[str, tuple[bytes, bytes, int]] = {}  # source -> hash, redemption_id, monotonic ms
+        self._told_unsure: set[bytes] = set()
+
+    def resume(self) -> None:
+        """Ask again for everything the journal left open. Raises `JournalDamaged` when a seal does not open."""
+        for record in self._journal.ledger.open_records():
+            if record.unresolved:
+                self._outbox.add_redeem(self._journal.unseal(record), record.code_hash, monotonic_ms())
+            elif reversing := record.reversing:
+                self._ask_reversal(record, reversing.reversal_id, reversing.reversed_ms, reversing.gave_up)
+
+    async def take_read(self, source: str, found: Frame | FrameFault, entry: int = ENTRY_SCANNED) -> str:
+        """Take what a scanner read; the text that was shown for it."""
+        scan = scan_of(found, source) if isinstance(found, Frame) else found
+        if isinstance(scan, FrameFault):
+            return self._screen.say(Mood.BAD, scan.reason.value, before=f"[{source}]")
+        async with self._taking:
+            code_hash = self._journal.code_hash(scan.code)
+            joined = self._join(source, code_hash)
+            return joined or await self._take_new(source, scan.code, code_hash, entry)
+
+    async def execute(self, command: str) -> str:
+        """Carry out one line of the cashier's; returns the text that was shown for it."""
+        match parse_command(command):
+            case Undo(verb=verb, tail=tail):
+                async with self._taking:
+                    return await self._undo(verb, tail)
+            case TypedCode(code=code):
+                return await self.take_read(TYPED_SOURCE, Frame(code.encode()), ENTRY_TYPED)
+            case ShowOpen():
+                return self._show_open()
+            case None:
+                return self._screen.say(Mood.PLAIN, "commands")
+
+    # --- what the uplink tells us -------------------------------------------------------------------------------------
+
+    async def on_answers(self, answers: list[Answer]) -> None:
+        final = [a for a in answers if is_final(a.verdict, is_reversal=a.is_reversal)]
+        if final:
+            await self._journal.note(*map(_entry_of, final))
+        for answer in answers:
+            self._tell_answer(answer)
+        await self._journal.compact_if_due()
+
+    def on_welcome(self, welcome: Welcome) -> None:
+        if not self._language_fixed:
+            self._screen.language = welcome.language
+        if self._online is not True:
+            self._screen.say(Mood.PLAIN, "online", after=f"({printable(welcome.store)})")
+        self._online = True
+
+    def on_link_lost(self, reason: str) -> None:
+        if self._online is not False:
+            self._screen.say(Mood.WAIT, "offline", after=f"({printable(reason)})")
+        self._online = False
+
+    def on_notice(self, notice: Notice) -> None:
+        self._screen.say(Mood.PLAIN, "notice", after=f"{printable(notice.code)}: {printable(notice.text)}")
+
+    def on_port(self, scanner: str, lost: str | None) -> None:
+        if lost is None:
+            self._screen.say(Mood.PLAIN, "scanner_ready", before=f"[{scanner}]")
+        else:
+            self._screen.say(Mood.WAIT, "scanner_lost", before=f"[{scanner}]", after=f"({printable(lost)})")
+
+    # --- redemptions --------------------------------------------------------------------------------------------------
+
+    def _join(self, source: str, code_hash: bytes) -> str:
+        """A further read of a code that is being asked, or was just accepted here: shown, not asked again."""
+        record = self._journal.ledger.unresolved_for(code_hash)
+        if record:
+            self._outbox.hurry(record.redemption_id, monotonic_ms())
+            self.wake()
+            return self._screen.say(Mood.WAIT, "again", before=tail_of(record.redemption_id))
+        last_hash, redemption_id, read_ms = self._last_reads.get(source, (b"", b"", 0))
+        just_read = last_hash == code_hash and monotonic_ms() - read_ms < REREAD_MS
+        record = self._journal.ledger.records.get(redemption_id) if just_read else None
+        if record is None or record.verdict != Verdict.ACCEPTED or record.reversals:
+            return ""
+        self._last_reads[source] = (code_hash, redemption_id, monotonic_ms())
+        return self._screen.say(Mood.GOOD, "same_scan", before=tail_of(redemption_id))
+
+    async def _take_new(self, source: str, code: str, code_hash: bytes, entry: int) -> str:
+        if self._journal.ledger.open_count() >= JOURNAL_UNRESOLVED_MAX:
+            return self._screen.say(Mood.BAD, "journal_full")
+        redeem = Redeem(_new_id(), code, _now_ms(), entry)
+        scanned = Scanned(redeem.redemption_id, redeem.scanned_ms, code_hash, self._journal.seal(redeem))
+        try:
+            await self._journal.commit(scanned)
+        except JournalFull:
+            return self._screen.say(Mood.BAD, "journal_full")
+        self._outbox.add_redeem(redeem, code_hash, monotonic_ms())
+        self.wake()
+        self._last_reads[source] = (code_hash, redeem.redemption_id, monotonic_ms())
+        heard = "heard" if self._online else "heard_offline"
+        key = "held" if self._outbox.is_held(redeem.redemption_id) else heard
+        return self._screen.say(Mood.WAIT, key, before=tail_of(redeem.redemption_id))
+
+    # --- reversals ----------------------------------------------------------------------------------------------------
+
+    async def _undo(self, verb: Literal["reverse", "give-up"], tail: str) -> str:
+        record = self._meant(verb, tail)
+        if isinstance(record, str):
+            return self._screen.say(Mood.BAD, record)
+        asked = ReversalAsked(_new_id(), record.redemption_id, _now_ms(), record.verdict is None)
+        try:
+            await self._journal.commit(asked)
+        except JournalFull:
+            return self._screen.say(Mood.BAD, "journal_full")
+        self._ask_reversal(record, asked.reversal_id, asked.reversed_ms, asked.gave_up)
+        self.wake()
+        return self._screen.say(Mood.WAIT, "undoing", before=tail_of(record.redemption_id))
+
+    def _meant(self, verb: Literal["reverse", "give-up"], tail: str) -> Record | str:
+        """The record a command speaks of, or what to say instead."""
+        ledger = self._journal.ledger
+        if not tail:
+            return ledger.last(unresolved=verb == "give-up") or "no_such"
+        named = ledger.with_tail(tail)
+        if len(named) > 1:
+            return "ambiguous"
+        if not named or not is_reversible(named[0]):
+            return "no_such"
+        return "not_open" if verb == "give-up" and not named[0].unresolved else named[0]
+
+    def _ask_reversal(self, record: Record, reversal_id: bytes, reversed_ms: int, gave_up: bool) -> None:
+        # The same on every retry, over restarts too: the seal stays in the journal until this has its answer.
+        original = self._journal.unseal(record) if record.sealed else None
+        reason = GIVEN_UP if gave_up else None
+        reverse = Reverse(reversal_id, record.redemption_id, reversed_ms, original, reason)
+        self._outbox.add_reverse(reverse, record.code_hash, monotonic_ms())
+
+    # --- answers ------------------------------------------------------------------------------------------------------
+
+    def _tell_answer(self, answer: Answer) -> None:
+        if is_final(answer.verdict, is_reversal=answer.is_reversal):
+            self._told_unsure.discard(answer.asked_id)
+        elif answer.asked_id in self._told_unsure:
+            return  # once is enough, however often it is asked
+        else:
+            self._told_unsure.add(answer.asked_id)
+        text = verdict_text(self._screen.language, answer)
+        self._screen.tell(mood_of(answer), f"{tail_of(answer.redemption_id)} {text}")
+
+    def _show_open(self) -> str:
+        records = self._journal.ledger.open_records()
+        if not records:
+            return self._screen.say(Mood.PLAIN, "nothing_open")
+        tails = " ".join(tail_of(r.redemption_id) for r in records[-STATUS_LINES_MAX:])
+        return self._screen.say(Mood.WAIT, "open", after=f"({len(records)}): {tails}")
+
+
+def _entry_of(answer: Answer) -> Entry:
+    place = (answer.place.partition, answer.place.seq, answer.place.index) if answer.place else (0, 0, 0)
+    told = (answer.verdict, *place, answer.at_ms)
+    if answer.is_reversal:
+        return ReversalAnswered(answer.asked_id, answer.redemption_id, *told)
+    return Answered(answer.redemption_id, *told)
+
+
+def _new_id() -> bytes:
+    return uuid7(_now_ms(), os.urandom(10))
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def monotonic_ms() -> int:
+    return time.monotonic_ns() // 1_000_000

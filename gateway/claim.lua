@@ -196,7 +196,8 @@ end
 
 -- Rebuild: begin (claims are refused from here on), load (many times), finish. A second rebuild takes the token away
 -- from the first, whose next load is refused. keys: head, load [, hashes]; args: token, then for each hash the number
--- of its fields and those fields and values (load), or the head's value (finish).
+-- of its fields and those fields and values (load), or the head's value (finish; empty: the log has no
+-- batch yet).
 local function load_begin(keys, args)
   redis.call('SET', keys[2], args[1])
   redis.call('DEL', keys[1])
@@ -216,7 +217,7 @@ end
 
 local function load_finish(keys, args)
   if redis.call('GET', keys[2]) ~= args[1] then return 0 end
-  redis.call('SET', keys[1], args[2])
+  if args[2] ~= '' then redis.call('SET', keys[1], args[2]) end
   redis.call('DEL', keys[2])
   return 1
 end

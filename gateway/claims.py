@@ -1,19 +1,10 @@
-"""The claim's client side: one pipelined connection per partition, replies consumed in order, nothing ever sent twice.
+"""The claim's client side: claim.lua's functions as methods, and what else a lane asks of Valkey."""
 
-Why not redis-py's client: it gives a command a connection of its own and may send it again after a lost answer. A claim
-repeated that way would be judged twice. Here a lost connection fails every call in flight with `ArbiterLost`, and the
-lane recovers against the log (recovery.py) before it claims again. Only redis-py's `Connection` is used: it connects,
-authenticates, packs and parses.
-"""
-
-import asyncio
 import struct
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-import hiredis
 import msgspec
 import redis.exceptions
 from redis.asyncio import Connection
@@ -21,23 +12,13 @@ from redis.asyncio import Connection
 from eventstore.events import IMPORT, Record, iter_records, payload_head
 from eventstore.log import EMPTY_HEAD, TIP_BYTES, Batch, Head
 from eventstore.vouchers import head_key, head_value, registry_key, voucher_key
+from gateway.pipe import LOST, ArbiterLost, ArbiterRefused, Pipe
 
 LIBRARY = "tillgate_1"
-_LOST = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError)
-CALLS_IN_FLIGHT_MAX = 256  # a lane claims at most a few batches at once; the rest is look-ups and recovery reads
-ANSWER_TIMEOUT_S = 2.0  # a claim takes about a millisecond; after two seconds the connection is as good as lost
 LOAD_FIELDS_MAX = 1000  # Lua's unpack() stops at about 8,000 values; a call of 2,000 stays under a millisecond
 STREAM_READ_MAX = 64  # batches read from the redis stream at a time: at most about 6 MB
 KEY_FIRST = 4  # Lua counts from 1, and head, log and load come first
 LIBRARY_TEXT = Path(__file__).with_name("claim.lua")
-
-
-class ArbiterLost(Exception):
-    """The connection broke or timed out: whether the call took place is unknown."""
-
-
-class ArbiterRefused(Exception):
-    """Valkey answered with an error (out of memory, read-only, missing function): nothing was written by the call."""
 
 
 class ArbiterUnfit(Exception):
@@ -90,78 +71,6 @@ class Arbiter(Protocol):
     async def check(self, partition: int) -> None:
         """Connect if needed; raises ArbiterUnfit if eviction policy, role or function are not as they must be."""
         ...
-
-
-class Pipe:
-    """One connection with many calls in flight. A call's reply is the oldest reply not yet taken."""
-
-    def __init__(self, connection: Connection, on_lost: Callable[[], None]) -> None:
-        self._connection = connection
-        self._on_lost = on_lost
-        self._loop = asyncio.get_running_loop()
-        self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
-        self._reader = self._loop.create_task(self._read())
-        self._watch = self._loop.call_later(ANSWER_TIMEOUT_S / 4, self._check_oldest)
-        self.lost = False
-
-    async def call(self, *args: Any) -> Any:
-        """Send one command and wait for its reply. Raises ArbiterLost, ArbiterRefused."""
-        if self.lost:
-            raise ArbiterLost("the connection is gone")
-        if len(self._waiting) >= CALLS_IN_FLIGHT_MAX:
-            raise ArbiterLost(f"more than {CALLS_IN_FLIGHT_MAX} calls in flight")
-        future: asyncio.Future[Any] = self._loop.create_future()
-        self._waiting.append((future, self._loop.time()))
-        try:
-            # Writes before it first yields, so calls leave in the order they were made.
-            await self._connection.send_packed_command([hiredis.pack_command(args)], check_health=False)
-        except _LOST as error:
-            self._fail(str(error))
-        return await future
-
-    async def _read(self) -> None:
-        while not self.lost:
-            try:
-                reply = await self._connection.read_response(disable_decoding=True)
-            except redis.exceptions.ResponseError as error:
-                self._settle(ArbiterRefused(str(error)))
-            except _LOST as error:
-                self._fail(str(error) or type(error).__name__)
-            else:
-                self._settle(reply)
-
-    def _settle(self, reply: Any) -> None:
-        future, _ = self._waiting.popleft()
-        if future.done():  # its caller gave up; the reply still had to be taken, in order
-            return
-        if isinstance(reply, Exception):
-            future.set_exception(reply)
-        else:
-            future.set_result(reply)
-
-    def _check_oldest(self) -> None:
-        if self._waiting and self._loop.time() - self._waiting[0][1] > ANSWER_TIMEOUT_S:
-            self._fail(f"no answer within {ANSWER_TIMEOUT_S:g} s")
-        elif not self.lost:
-            self._watch = self._loop.call_later(ANSWER_TIMEOUT_S / 4, self._check_oldest)
-
-    def _fail(self, why: str) -> None:
-        if self.lost:
-            return
-        self.lost = True
-        while self._waiting:
-            future, _ = self._waiting.popleft()
-            if not future.done():
-                future.set_exception(ArbiterLost(why))
-        self._on_lost()
-
-    async def close(self) -> None:
-        """Fail what is in flight and disconnect."""
-        self._fail("closed")
-        self._watch.cancel()
-        self._reader.cancel()
-        await asyncio.gather(self._reader, return_exceptions=True)
-        await self._connection.disconnect(nowait=True)
 
 
 class ValkeyArbiter:
@@ -303,7 +212,7 @@ class ValkeyArbiter:
         connection = self._connect()
         try:
             await connection.connect()  # type: ignore[no-untyped-call]
-        except _LOST as error:
+        except LOST as error:
             raise ArbiterLost(str(error)) from error
         except redis.exceptions.ResponseError as error:
             raise ArbiterRefused(str(error)) from error

@@ -279,9 +279,7 @@ def _unsigned(text: str) -> tuple[Entry, str] | Refused:
     if not text:
         return Refused(Verdict.UNREADABLE, "the scan is empty")
     if len(text) > CODE_CHARS_MAX:
-        return Refused(
-            Verdict.UNREADABLE, f"has {len(text)} characters, at most {CODE_CHARS_MAX} are allowed"
-        )
+        return Refused(Verdict.UNREADABLE, f"has {len(text)} characters, at most {CODE_CHARS_MAX} are allowed")
     if _sixteen_digits(text) is not None:
         digits = _not_digit.sub("", text)
         if damm(digits) != 0:

@@ -1,8 +1,8 @@
 """The control partition: campaigns, stores, terminals, tokens and keys as events, appended straight to the log.
 
 Every gateway folds the same events into its `Directory`. What a gateway may say rests on that fold, so it must be
-fresh: `run` confirms the partition's head four times a second, and a gateway that has not confirmed it for FRESH_S answers
-UNRESOLVED. That is why a pause or a revocation binds everywhere within a second.
+fresh: `run` confirms the partition's head four times a second, and a gateway that has not confirmed it for FRESH_S
+answers UNRESOLVED. That is why a pause or a revocation binds everywhere within a second.
 """
 
 import asyncio

@@ -1,9 +1,9 @@
 """What is asked rarely: reversals, look-ups, issue, import, void, the life of one voucher. Off the hot path, async.
 
 Everything that changes a voucher goes through the voucher's lane like a scan does, so it is claimed, logged and
-answered by the same rules. A reversal names a redemption: if the log has it, its record says which voucher and which claim
-id; if not, the till's copy of the original (it has one in its journal) does, and the reversal becomes a tombstone that
-refuses the late original for ever.
+answered by the same rules. A reversal names a redemption: if the log has it, its record says which voucher and which
+claim id; if not, the till's copy of the original (it has one in its journal) does, and the reversal becomes a tombstone
+that refuses the late original for ever.
 """
 
 import asyncio
@@ -38,10 +38,11 @@ from gateway.claims import ValkeyArbiter
 from gateway.codes import Hashed, Refused, classify_for_import
 from gateway.control import Control
 from gateway.directory import Directory, Rejected, Terminal
+from gateway.identity import Spot, claim_id_of, fault_of, partition_of, void_claim_id
 from gateway.lane import Asked, Lane
 from gateway.ledger import Found, Ledger
 from gateway.messages import ID_BYTES, Reverse, Verdict
-from gateway.redeem import Redeemer, Spot, claim_id_of, fault_of, partition_of, void_claim_id
+from gateway.redeem import Redeemer
 from gateway.roles import Principal
 
 IMPORT_CODES_MAX = 1000  # one batch; a larger list comes in chunks, each with its own request id

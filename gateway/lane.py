@@ -2,9 +2,9 @@
 
 Theory. Everything that waits goes as one batch: one claim call, one log row, one share of an fsync. Batches are claimed
 in the order they were made and appended in the order they were claimed; two may be under way at once, so that one is
-being claimed while the other is being synced. A batch is answered when it is in the log, never before; whatever goes wrong
-on the way (lost connection, refused append, time-out) leaves its scans UNRESOLVED, which means: ask again with the same
-id. The lane then stops admitting and recovers (recovery.py). Nobody appends past a gap: when predecessors claimed by
+claimed while the other is synced. A batch is answered when it is in the log, never before; whatever goes wrong on the
+way (lost connection, refused append, time-out) leaves its scans UNRESOLVED, which means: ask again with the same id.
+The lane then stops admitting and recovers (recovery.py). Nobody appends past a gap: when predecessors claimed by
 another gateway are missing for GAP_WAIT_S, their batches are read from the redis stream and appended with ours.
 """
 
@@ -17,8 +17,9 @@ from typing import Protocol
 
 from eventstore.events import Extra, encode_records
 from eventstore.log import AppendRefused, Batch, EventLog, LogFailed
-from gateway.claims import KEY_FIRST, Arbiter, ArbiterLost, ArbiterRefused, ArbiterUnfit, Behind, Claimed, Keyed
+from gateway.claims import KEY_FIRST, Arbiter, ArbiterUnfit, Behind, Claimed, Keyed
 from gateway.messages import Verdict
+from gateway.pipe import ArbiterLost, ArbiterRefused
 from gateway.recovery import PartitionHalted, Recovered, recover
 
 RECORDS_PER_BATCH_MAX = 1024  # 5 ms of Valkey at 5 us a record: the longest one partition may hold up the others

@@ -14,10 +14,7 @@ another terminal is never a repeat.
 
 import asyncio
 import contextlib
-import struct
-import zlib
 from collections.abc import Awaitable, Callable, Sequence
-from hashlib import blake2b
 from typing import Protocol
 
 import msgspec
@@ -25,20 +22,19 @@ import msgspec
 from eventstore.events import NO_ID, RECORD, REDEEM, Extra
 from eventstore.vouchers import REGISTRY_VALUE, registry_key, registry_partition
 from gateway.campaign import SIGNED, Spans, compose, standing
-from gateway.claims import Arbiter, ArbiterLost, ArbiterRefused
+from gateway.claims import Arbiter
 from gateway.codes import Hashed, KeyRing, Refused, Signed
 from gateway.control import Control
 from gateway.directory import Terminal
 from gateway.guesses import Guesses
+from gateway.identity import SCANNED_MS_END, Spot, claim_id_of, fault_of, partition_of
 from gateway.ids import RecentIds
 from gateway.lane import Asked, Lane
-from gateway.messages import ID_BYTES, REF_CHARS_MAX, Redeem, Verdict
+from gateway.messages import ID_BYTES, Redeem, Verdict
+from gateway.pipe import ArbiterLost, ArbiterRefused
 
 RULES_STALE_MS_MAX = 10  # standings are computed once per campaign, store and tick of this length
 SLOW_SCANS_MAX = 4096  # scans waiting for a look-up; more is shed as UNRESOLVED, and the till asks again
-SCANNED_MS_END = 2**63
-_CLAIM = struct.Struct(">I16sIQ")
-_BUCKET = struct.Struct(">IQ")
 _ACCEPTED, _UNKNOWN, _FORGED, _NOT_ISSUED = (
     Verdict.ACCEPTED,
     Verdict.UNKNOWN_CODE,
@@ -54,44 +50,6 @@ class UsedIds(Protocol):
     async def claim_id_of(self, redemption_id: bytes) -> bytes | None:
         """The claim id this redemption id stands for in the log, caught up to now; None if it was never used."""
         ...
-
-
-class Spot(msgspec.Struct, frozen=True, gc=False):
-    """Which voucher a scan names, and under what kind of code."""
-
-    campaign: int
-    serial: int
-    kind: str
-
-
-def partition_of(campaign: int, serial: int, partitions: int) -> int:
-    """The shard of a voucher: 64 neighbours share one, and one hash in Valkey."""
-    return zlib.crc32(_BUCKET.pack(campaign, serial >> 6)) % partitions if partitions > 1 else 0
-
-
-def claim_id_of(terminal: int, scan: Redeem, campaign: int, serial: int) -> bytes:
-    """16-byte digest of (terminal, redemption_id, body): what makes two sends the same redemption."""
-    body = _CLAIM.pack(terminal, scan.redemption_id, campaign, serial)
-    if scan.merchant_ref is not None or scan.cashier_ref is not None:
-        body += msgspec.msgpack.encode((scan.merchant_ref, scan.cashier_ref))
-    return blake2b(body, digest_size=16).digest()
-
-
-def void_claim_id(campaign: int, serial: int, request_id: str) -> bytes:
-    """The claim id of a void: the same request on the same voucher is the same void."""
-    return blake2b(_BUCKET.pack(campaign, serial) + request_id.encode(), digest_size=ID_BYTES, person=b"void").digest()
-
-
-def fault_of(scan: Redeem) -> str | None:
-    """What is wrong with the form of a scan, in words; None if nothing is."""
-    if len(scan.redemption_id) != ID_BYTES:
-        return f"redemption_id has {len(scan.redemption_id)} bytes, {ID_BYTES} expected"
-    if not 0 <= scan.scanned_ms < SCANNED_MS_END:
-        return "scanned_ms is not a time in milliseconds since 1970"
-    for name, ref in (("merchant_ref", scan.merchant_ref), ("cashier_ref", scan.cashier_ref)):
-        if ref is not None and len(ref) > REF_CHARS_MAX:
-            return f"{name} has {len(ref)} characters, at most {REF_CHARS_MAX} are allowed"
-    return None
 
 
 class _Kept:

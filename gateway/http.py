@@ -1,0 +1,62 @@
+"""The HTTP door: all routes together, and the two that tell whether this gateway is alive and ready.
+
+`problems` belongs into the application's middlewares: it turns every error into problem+json.
+"""
+
+from http import HTTPStatus
+
+import msgspec
+from aiohttp import web
+
+from gateway.auth import Auth
+from gateway.core import Core
+from gateway.http_access import Access
+from gateway.http_admin import Parties, Terminals
+from gateway.http_campaigns import Campaigns
+from gateway.http_gate import JSON, RETRY_AFTER_S, Gate, problems
+from gateway.http_log import LogRoutes
+from gateway.http_redeem import Redemptions
+from gateway.http_vouchers import Vouchers
+from gateway.keyfile import KeyFile
+from gateway.metrics import Metrics
+
+__all__ = ["problems", "routes"]
+
+
+def routes(core: Core, auth: Auth, keys: KeyFile, metrics: Metrics) -> list[web.AbstractRouteDef]:
+    """Everything under /v1, /livez and /readyz."""
+    gate = Gate(core.control, auth)
+    doors = (
+        Redemptions(core, gate, metrics),
+        Parties(core, gate),
+        Terminals(core, gate, auth),
+        Campaigns(core, gate, keys),
+        Vouchers(core, gate),
+        Access(core, gate, auth, keys),
+        LogRoutes(core, gate),
+    )
+    health = [web.get("/livez", _livez), web.get("/readyz", _Readiness(core).told)]
+    return [*health, *(route for door in doors for route in door.routes())]
+
+
+async def _livez(request: web.Request) -> web.Response:
+    """The loop answers; no more is claimed."""
+    return web.Response(body=b'{"alive":true}', content_type=JSON)
+
+
+class _Readiness:
+    """GET /readyz: 200 when scans can be answered, else 503; `?verbose` says why not."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    async def told(self, request: web.Request) -> web.Response:
+        troubles = self._core.troubles()
+        body: dict[str, object] = {"ready": not troubles}
+        if "verbose" in request.query:
+            body["troubles"] = troubles
+        headers = {"Cache-Control": "no-store"}
+        if troubles:
+            headers["Retry-After"] = RETRY_AFTER_S
+        code = HTTPStatus.SERVICE_UNAVAILABLE if troubles else HTTPStatus.OK
+        return web.Response(body=msgspec.json.encode(body), status=code, content_type=JSON, headers=headers)

@@ -1,0 +1,273 @@
+"""The tills' routes: redeem, preview, look up, reverse. `POST /v1/redemptions` is the hot one.
+
+Every verdict is HTTP 200 with an Answer; 503 with `retry` says that nothing is known. An outcome that stands for ever
+is answered the same, byte for byte, however often it is asked: a repeat is answered from the record it repeats.
+"""
+
+import asyncio
+from collections.abc import Callable
+from http import HTTPStatus
+
+import msgspec
+from aiohttp import web
+from multidict import CIMultiDict
+
+from eventstore.events import REDEEM
+from eventstore.vouchers import REDEEMED
+from gateway import answers
+from gateway.codes import Signed
+from gateway.core import Core, wall_ms
+from gateway.directory import Terminal
+from gateway.http_bodies import id_of, reversal_of, scan_of
+from gateway.http_gate import JSON, RETRY_AFTER_S, Gate, Problem, absent, bad, read_body
+from gateway.identity import Spot
+from gateway.lane import Asked
+from gateway.ledger import Found
+from gateway.messages import Answer, Position, Redeem, RedemptionRequest, ReversalRequest, Verdict
+from gateway.pipe import ArbiterLost, ArbiterRefused
+from gateway.roles import ROLES, Action, Principal, may
+
+TILLS_KEPT_MAX = 4096  # pairs of bearer and terminal whose rights are remembered: the tills of a large city
+_ACCEPTED, _REPEATED, _REVERSED = int(Verdict.ACCEPTED), int(Verdict.REPEATED), int(Verdict.REVERSED)
+_FIRST_STANDS = frozenset((_REPEATED, _REVERSED, int(Verdict.CONFLICT)))  # answered from the first record
+_NO_VOUCHER_BYTES = frozenset((Verdict.UNREADABLE, Verdict.UNKNOWN_CODE, Verdict.FORGED, Verdict.NOT_ISSUED))
+
+_redemption = msgspec.json.Decoder(RedemptionRequest)
+_reversal = msgspec.json.Decoder(ReversalRequest)
+_encode = msgspec.json.Encoder().encode
+_json_header = CIMultiDict({"Content-Type": JSON})
+
+
+class Redemptions:
+    """Routes under /v1/redemptions."""
+
+    def __init__(self, core: Core, gate: Gate, metrics: Metrics) -> None:
+        self._core, self._gate = core, gate
+        self._redeemed, self._reversed = metrics.tally("redeem", "http"), metrics.tally("reverse", "http")
+        self._time = asyncio.get_running_loop().time
+        self._tills: dict[tuple[str | None, int], Terminal] = {}
+        self._tills_seq = -1
+
+    def routes(self) -> list[web.AbstractRouteDef]:
+        """What to mount."""
+        return [
+            web.post("/v1/redemptions", self.redeem),
+            web.post("/v1/redemptions/preview", self.preview),
+            web.get("/v1/redemptions/{id}", self.find),
+            web.post("/v1/redemptions/{id}/reversal", self.reverse),
+        ]
+
+    # --- redeem ---
+
+    async def redeem(self, request: web.Request) -> web.Response:
+        """POST /v1/redemptions."""
+        self._gate.asker(request, Action.REDEEM, stale_ok=True)
+        body = await read_body(request, _redemption)
+        terminal = self._till(request, body.terminal)
+        scan = scan_of(body)
+        answered, done = _answer_box()
+        started_s = self._time()
+        self._redeemed.in_flight += 1
+        self._core.redeemer.redeem(terminal, (scan,), done)
+        asked = await answered
+        self._redeemed.answered(terminal.store, asked.codes, self._time() - started_s)
+        return _response(await self._told(terminal, scan, asked))
+
+    def _till(self, request: web.Request, number: int) -> Terminal:
+        """The terminal a redemption is made at, its bearer's right to it checked. Raises Problem."""
+        directory = self._core.control.directory
+        if directory.control_seq != self._tills_seq or len(self._tills) >= TILLS_KEPT_MAX:
+            self._tills.clear()
+            self._tills_seq = directory.control_seq
+        key = (request.headers.get("Authorization"), number)
+        terminal = self._tills.get(key)
+        if terminal is None:
+            terminal = self._tills[key] = self._till_for(request, number, Action.REDEEM)
+        return terminal
+
+    def _till_for(self, request: web.Request, number: int, action: Action) -> Terminal:
+        principal = self._gate.asker(request, action, stale_ok=True).principal
+        number = number or principal.terminal
+        if not number:
+            raise bad("terminal", "say which of your terminals this is")
+        return self._own_terminal(principal, number, action)
+
+    def _own_terminal(self, principal: Principal, number: int, action: Action) -> Terminal:
+        directory = self._core.control.directory
+        terminal = directory.terminals.get(number)
+        merchant = directory.stores[terminal.store].merchant if terminal else None
+        store = terminal.store if terminal else None
+        if terminal is None or not may(principal, action, merchant=merchant, terminal=number, store=store):
+            raise Problem(HTTPStatus.FORBIDDEN, f"terminal {number} is none of yours", "terminal")
+        if terminal.revoked:
+            raise Problem(HTTPStatus.FORBIDDEN, f"terminal {number} was revoked", "terminal")
+        return terminal
+
+    async def _told(self, terminal: Terminal, scan: Redeem, asked: Asked) -> Answer:
+        byte = asked.codes[0]
+        if byte == answers.NO_ANSWER:
+            return answers.unresolved(scan.redemption_id.hex())
+        if byte in _FIRST_STANDS:
+            return await self._first_answer(scan.redemption_id)
+        _, partition, seq, index, _ = asked.places[0]
+        position = Position(partition, seq, index)
+        named = await self._named(byte, scan.code)
+        directory = self._core.control.directory
+        if byte == _ACCEPTED:
+            if named is None:  # the registry cannot be asked any more, but the log can
+                return await self._first_answer(scan.redemption_id)
+            campaign = directory.campaigns[named[0]]
+            return answers.accepted(scan.redemption_id.hex(), campaign, named[1], asked.at_ms, position)
+        return answers.refused(
+            scan.redemption_id.hex(),
+            byte,
+            at_ms=asked.at_ms,
+            position=position,
+            directory=directory,
+            terminal=terminal,
+            named=named,
+            winner=answers.winner_of(directory, asked.told.get(0)),
+            note=asked.notes.get(0),
+        )
+
+    async def _named(self, byte: int, code: str) -> tuple[int, int] | None:
+        """Campaign and serial of a code that was found genuine; None if it was not, or nobody can tell now."""
+        if byte in _NO_VOUCHER_BYTES:
+            return None
+        spot = self._core.ring.parse(code)
+        if type(spot) is not Signed:
+            found = await self._core.redeemer.identify(code)
+            return (found.campaign, found.serial) if isinstance(found, Spot) else None
+        return spot.campaign, spot.serial
+
+    # --- preview and look-up ---
+
+    async def preview(self, request: web.Request) -> web.Response:
+        """POST /v1/redemptions/preview: what a redemption would be told now; changes nothing."""
+        self._gate.asker(request, Action.PREVIEW)
+        body = await read_body(request, _redemption)
+        terminal = self._till_for(request, body.terminal, Action.PREVIEW)
+        scan = scan_of(body)
+        redemption_id = scan.redemption_id.hex()
+        told = await self._core.desk.preview(terminal, scan.code)
+        if told.verdict is Verdict.UNRESOLVED:
+            return _response(answers.unresolved(redemption_id))
+        directory = self._core.control.directory
+        named = (told.spot.campaign, told.spot.serial) if told.spot else None
+        at_ms = wall_ms()
+        if told.verdict is Verdict.ACCEPTED and named:
+            return _response(answers.accepted(redemption_id, directory.campaigns[named[0]], named[1], at_ms, None))
+        answer = answers.refused(
+            redemption_id,
+            told.verdict,
+            at_ms=at_ms,
+            position=None,
+            directory=directory,
+            terminal=terminal,
+            named=named,
+            winner=answers.winner_of(directory, told.entry),
+            note=told.note,
+        )
+        return _response(answer)
+
+    async def find(self, request: web.Request) -> web.Response:
+        """GET /v1/redemptions/{id}: what became of it, reversed later or not."""
+        principal = self._gate.asker(request, Action.REDEMPTION_READ).principal
+        redemption_id = id_of(request.match_info["id"], "id")
+        found = await self._core.desk.find(redemption_id)
+        directory = self._core.control.directory
+        terminal = directory.terminals.get(found.record.terminal) if found and found.record.op == REDEEM else None
+        if found is not None and terminal is not None:
+            merchant, number = directory.stores[terminal.store].merchant, terminal.number
+            if may(principal, Action.REDEMPTION_READ, merchant=merchant, terminal=number, store=terminal.store):
+                return _response(await self._answer_of(found, terminal))
+        raise absent(f"redemption {redemption_id.hex()}")
+
+    async def _first_answer(self, redemption_id: bytes) -> Answer:
+        """What the first record of an id that was just answered says."""
+        try:
+            found = await self._core.desk.find(redemption_id)
+            assert found is not None, "its record is in the log, and the index has caught up"
+            return await self._answer_of(found, self._core.control.directory.terminals[found.record.terminal])
+        except (ArbiterLost, ArbiterRefused):
+            return answers.unresolved(redemption_id.hex())
+
+    async def _answer_of(self, found: Found, terminal: Terminal) -> Answer:
+        record, directory = found.record, self._core.control.directory
+        redemption_id, position = record.redemption_id.hex(), Position(found.partition, found.seq, found.index)
+        byte, at_ms = found.verdict, found.at_ms
+        if found.undone is not None:
+            byte, at_ms = _REVERSED, found.undone.at_ms
+        elif byte == _ACCEPTED:
+            campaign = directory.campaigns[record.campaign]
+            return answers.accepted(redemption_id, campaign, record.serial, at_ms, position)
+        winner = None
+        if byte == Verdict.ALREADY_REDEEMED:
+            holder = (await self._core.desk.voucher(record.campaign, record.serial)).holder
+            if holder is not None and holder.kind == REDEEMED and holder.at_ms <= at_ms:
+                winner = answers.winner_at(directory, holder.terminal, holder.at_ms)
+        return answers.refused(
+            redemption_id,
+            byte,
+            at_ms=at_ms,
+            position=position,
+            directory=directory,
+            terminal=terminal,
+            named=(record.campaign, record.serial) if record.campaign else None,
+            winner=winner,
+            note=None,
+        )
+
+    # --- reverse ---
+
+    async def reverse(self, request: web.Request) -> web.Response:
+        """POST /v1/redemptions/{id}/reversal: undo it, or refuse it for ever if it has not arrived yet."""
+        self._gate.asker(request, Action.REVERSE, Action.REVERSE_ANY)
+        redemption_id = id_of(request.match_info["id"], "id")
+        body = await read_body(request, _reversal)
+        principal, number = self._reverser(request, body.terminal)
+        asked_for = reversal_of(redemption_id, body)
+        answered, done = _answer_box()
+        started_s = self._time()
+        self._reversed.in_flight += 1
+        await self._core.desk.reverse(principal, number, [asked_for], done)
+        asked = await answered
+        self._reversed.answered(principal.store, asked.codes, self._time() - started_s)
+        byte = asked.codes[0]
+        if byte == answers.NO_ANSWER:
+            return _response(answers.unresolved(redemption_id.hex()))
+        at_ms, (_, *place, _) = asked.at_ms, asked.places[0]
+        if byte == _REPEATED:
+            found = await self._core.desk.find(asked_for.reversal_id)
+            assert found is not None, "its record is in the log, and the index has caught up"
+            byte, at_ms, place = found.verdict, found.at_ms, [found.partition, found.seq, found.index]
+        position, note = Position(*place), asked.notes.get(0)
+        return _response(answers.reversal(redemption_id.hex(), byte, at_ms=at_ms, position=position, note=note))
+
+    def _reverser(self, request: web.Request, number: int) -> tuple[Principal, int]:
+        """Who reverses, and at which terminal (0: at none). Raises Problem."""
+        principal = self._gate.asker(request, Action.REVERSE, Action.REVERSE_ANY).principal
+        if Action.REVERSE_ANY not in ROLES[principal.role].actions:
+            return principal, self._till_for(request, number, Action.REVERSE).number
+        if number:
+            self._own_terminal(principal, number, Action.REVERSE_ANY)
+        return principal, number
+
+
+def _answer_box() -> tuple["asyncio.Future[Asked]", Callable[[Asked], None]]:
+    """A future, and the `done` that fills it."""
+    answered: asyncio.Future[Asked] = asyncio.get_running_loop().create_future()
+
+    def done(asked: Asked) -> None:
+        if not answered.done():  # the server may have dropped the request meanwhile
+            answered.set_result(asked)
+
+    return answered, done
+
+
+def _response(answer: Answer) -> web.Response:
+    if answer.retry:
+        response = web.Response(body=_encode(answer), status=HTTPStatus.SERVICE_UNAVAILABLE, headers=_json_header)
+        response.headers["Retry-After"] = RETRY_AFTER_S
+        return response
+    return web.Response(body=_encode(answer), headers=_json_header)

@@ -23,7 +23,7 @@ from gateway.http_gate import JSON, RETRY_AFTER_S, Gate, Problem, absent, bad, r
 from gateway.identity import Spot
 from gateway.lane import Asked
 from gateway.ledger import Found
-from gateway.messages import Answer, Position, Redeem, RedemptionRequest, ReversalRequest, Verdict
+from gateway.messages import Answer, Position, Redeem, RedemptionRequest, ReversalRequest, Reverse, Verdict
 from gateway.pipe import ArbiterLost, ArbiterRefused
 from gateway.roles import ROLES, Action, Principal, may
 
@@ -227,12 +227,7 @@ class Redemptions:
         body = await read_body(request, _reversal)
         principal, number = self._reverser(request, body.terminal)
         asked_for = reversal_of(redemption_id, body)
-        answered, done = _answer_box()
-        started_s = self._time()
-        self._reversed.in_flight += 1
-        await self._core.desk.reverse(principal, number, [asked_for], done)
-        asked = await answered
-        self._reversed.answered(principal.store, asked.codes, self._time() - started_s)
+        asked = await self._asked(principal, number, asked_for)
         byte = asked.codes[0]
         if byte == answers.NO_ANSWER:
             return _response(answers.unresolved(redemption_id.hex()))
@@ -243,6 +238,18 @@ class Redemptions:
             byte, at_ms, place = found.verdict, found.at_ms, [found.partition, found.seq, found.index]
         position, note = Position(*place), asked.notes.get(0)
         return _response(answers.reversal(redemption_id.hex(), byte, at_ms=at_ms, position=position, note=note))
+
+    async def _asked(self, principal: Principal, number: int, reversal: Reverse) -> Asked:
+        answered, done = _answer_box()
+        started_s = self._time()
+        self._reversed.in_flight += 1
+        try:
+            await self._core.desk.reverse(principal, number, [reversal], done)
+        except (ArbiterLost, ArbiterRefused):
+            Asked(1, done).give_up(0, 1)
+        asked = await answered
+        self._reversed.answered(principal.store, asked.codes, self._time() - started_s)
+        return asked
 
     def _reverser(self, request: web.Request, number: int) -> tuple[Principal, int]:
         """Who reverses, and at which terminal (0: at none). Raises Problem."""

@@ -24,6 +24,7 @@ from gateway.identity import Spot
 from gateway.lane import Asked
 from gateway.ledger import Found
 from gateway.messages import Answer, Position, Redeem, RedemptionRequest, ReversalRequest, Reverse, Verdict
+from gateway.metrics import Metrics
 from gateway.pipe import ArbiterLost, ArbiterRefused
 from gateway.roles import ROLES, Action, Principal, may
 

@@ -33,13 +33,14 @@ class Follower:
 
     def __init__(self, log: LogReader, projection: Projection, checkpoint: Mapping[int, Head]) -> None:
         self._log, self._projection = log, projection
-        self._applied = dict(checkpoint)
+        self._checkpoint = checkpoint
+        self._applied = dict.fromkeys(checkpoint, EMPTY_HEAD)  # until `run` has found the checkpoint in the log
         self._moved, self._urgent = asyncio.Event(), asyncio.Event()
         self._round_over = asyncio.Event()  # a new one each round
         self._ended = False
 
     def applied(self, partition: int) -> Head:
-        """The position the projection has applied."""
+        """The position the projection has applied; `EMPTY_HEAD` until its checkpoint was found in the log."""
         return self._applied[partition]
 
     def wake(self) -> None:
@@ -58,9 +59,10 @@ class Follower:
     async def run(self) -> None:
         """Follow until cancelled. Raises LogDamaged, LogFailed, and whatever the projection raises."""
         try:
-            if not await self._built_from_this_log():
+            if await self._built_from_this_log():
+                self._applied.update(self._checkpoint)
+            else:
                 await self._projection.reset()
-                self._applied = dict.fromkeys(self._applied, EMPTY_HEAD)
             while True:
                 while await self._round():
                     pass
@@ -70,7 +72,7 @@ class Follower:
             self._round_over.set()
 
     async def _built_from_this_log(self) -> bool:
-        for partition, applied in self._applied.items():
+        for partition, applied in self._checkpoint.items():
             if applied.seq == 0:
                 continue
             held = await self._log.read(partition, applied.seq, 1)

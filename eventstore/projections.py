@@ -34,7 +34,12 @@ from eventstore.vouchers import checked_head
 INDEX_FORMAT = 1
 Place = tuple[int, int, int]  # partition, seq, index
 _SEQ_MASK = (1 << SEQ_BITS) - 1
-_CACHE_KIB = 32 << 10  # the right edge of the tree and what random ids touch
+_PRAGMAS = (
+    # NORMAL, not OFF: never corrupt after a power loss, only older, and the position with it; one sync per checkpoint.
+    "PRAGMA synchronous=NORMAL",
+    "PRAGMA wal_autocheckpoint=4000",  # 16 MiB: the same few pages are written again and again
+    "PRAGMA cache_size=-32768",  # 32 MiB: the right edge of the tree, and what random ids touch
+)
 
 _DDL = (
     "CREATE TABLE meta (format INTEGER, partitions INTEGER, deployment_id TEXT)",
@@ -169,21 +174,23 @@ def _reused_since(connection: sqlite3.Connection, number: int) -> list[IdReused]
 
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    # NORMAL, not OFF: never corrupt after a power loss, only older, and the position with it; a sync per checkpoint.
-    connection.execute("PRAGMA synchronous=NORMAL")
-    connection.execute("PRAGMA wal_autocheckpoint=4000")
-    connection.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
+    try:
+        for pragma in _PRAGMAS:
+            connection.execute(pragma)
+    except sqlite3.DatabaseError:
+        connection.close()
+        raise
     return connection
 
 
 def _belongs(path: Path, owner: tuple[int, int, str]) -> bool:
     if not path.exists():
         return False
-    with closing(_connect(path)) as connection:
-        try:
+    try:
+        with closing(_connect(path)) as connection:
             return bool(connection.execute("SELECT * FROM meta").fetchone() == owner)
-        except sqlite3.DatabaseError:
-            return False
+    except sqlite3.DatabaseError:
+        return False
 
 
 def _create(path: Path, owner: tuple[int, int, str]) -> None:

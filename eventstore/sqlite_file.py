@@ -19,6 +19,7 @@ from eventstore.log import (
     CONTROL,
     EMPTY_HEAD,
     LOG_FORMAT,
+    PARTITIONS_MAX,
     SEQ_BITS,
     TIP_BYTES,
     Batch,
@@ -77,6 +78,8 @@ def read_meta(connection: sqlite3.Connection) -> Meta:
         raise LogUnreadable(f"not an event log: {error}") from error
     if meta.format != LOG_FORMAT:
         raise LogUnreadable(f"log format {meta.format}, this build reads {LOG_FORMAT}")
+    if not 1 <= meta.partitions <= PARTITIONS_MAX:
+        raise LogUnreadable(f"{meta.partitions} partitions cannot be")
     return meta
 
 

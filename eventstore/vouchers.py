@@ -46,7 +46,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 
 
 class FoldedState(msgspec.Struct):
-    """What Valkey must hold: hashes by key and field, and the head of each voucher partition. `apply_batch` changes it."""
+    """What Valkey must hold: hashes by key and field, and the head of each voucher partition."""
 
     hashes: dict[bytes, dict[bytes, bytes]]
     heads: dict[int, Head]
@@ -93,7 +93,7 @@ def _entry(packed: bytes) -> Entry:
 
 
 def apply_batch(state: FoldedState, batch: Batch) -> None:
-    """Apply the next voucher batch of its partition, in place. Raises LogDamaged if it cannot follow what came before."""
+    """Apply the next voucher batch of its partition, in place. Raises LogDamaged where it cannot follow."""
     assert batch.partition != CONTROL, "control events hold no vouchers"
     head = state.heads[batch.partition]
     if batch.seq != head.seq + 1 or batch.prev != head.tip:

@@ -16,7 +16,7 @@ from gateway.guesses import GUESSES_MAX
 from gateway.messages import Redeem, Reverse, Verdict
 from gateway.recovery import Branch, Recovered
 
-pytestmark = pytest.mark.parametrize("partitions", [1, 3])
+pytestmark = pytest.mark.parametrize("partitions", (1, 3))
 
 
 @pytest.fixture

@@ -94,14 +94,14 @@ async def test_valkey_ahead_without_the_joining_batches_halts_that_partition(
 
 @pytest.mark.parametrize(
     ("breakage", "named"),
-    [
+    (
         (("CONFIG", "SET", "maxmemory-policy", "allkeys-lru"), "maxmemory-policy is allkeys-lru: set it to noeviction"),
         (("REPLICAOF", "127.0.0.1", "1"), "connect to the primary"),
         (
             ("FUNCTION", "LOAD", "REPLACE", "#!lua name=tillgate_1\nredis.register_function('x', function() end)"),
             "text",
         ),
-    ],
+    ),
 )
 async def test_an_unfit_valkey_is_refused_and_taken_once_it_is_mended(
     tmp_path: Path, valkey_endpoint: str, breakage: tuple[str, ...], named: str

@@ -22,7 +22,7 @@ LOG = Head(5, tip(5))
 
 @pytest.mark.parametrize(
     ("valkey", "tip_there", "stream", "branch"),
-    [
+    (
         (LOG, tip(5), [], Branch.READY),
         (EMPTY_HEAD, None, [], Branch.BEHIND),
         (Head(3, tip(3)), tip(3), [], Branch.BEHIND),
@@ -35,7 +35,7 @@ LOG = Head(5, tip(5))
         (Head(8, tip(8)), None, chain(6, 6) + chain(8, 8), Branch.HALT),
         (Head(7, tip(107)), None, chain(6, 7, fork=100), Branch.FORKED),
         (Head(7, tip(8)), None, chain(6, 7), Branch.HALT),
-    ],
+    ),
 )
 def test_the_case_is_told_from_heads_and_stream(
     valkey: Head, tip_there: bytes | None, stream: list[Batch], branch: Branch

@@ -75,14 +75,14 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     control_seq: int
 
 
-_extras_encoder = msgspec.msgpack.Encoder()
+_encoder = msgspec.msgpack.Encoder()
 _extras_decoder = msgspec.msgpack.Decoder(dict[int, Extra])
 
 
 def encode_records(records: Sequence[bytes], extras: dict[int, Extra], *, received_ms: int) -> bytes:
     """Join packed records (`RECORD.pack`) into one payload."""
     head = HEADER.pack(BATCH_FORMAT, KIND_VOUCHERS, 0, len(records), received_ms)
-    tail = _extras_encoder.encode(extras) if extras else b""
+    tail = _encoder.encode(extras) if extras else b""
     return b"".join((head, *records, tail))
 
 
@@ -108,15 +108,10 @@ def records_head(payload: bytes) -> tuple[int, int]:
     return count, received_ms
 
 
-def records_view(payload: bytes, count: int) -> memoryview:
-    """The bytes of all records side by side, for `iter_unpack`; `count` as `records_head` told it."""
-    return memoryview(payload)[HEADER_BYTES : HEADER_BYTES + count * RECORD_BYTES]
-
-
 def iter_records(payload: bytes) -> Iterator[Record]:
     """The records of a voucher payload, in order. Raises BadPayload."""
     count, _ = records_head(payload)
-    for op, static, entry, _, *rest in RECORD.iter_unpack(records_view(payload, count)):
+    for op, static, entry, _, *rest in RECORD.iter_unpack(payload[HEADER_BYTES : HEADER_BYTES + count * RECORD_BYTES]):
         yield Record(op, static, entry, *rest)
 
 
@@ -140,9 +135,6 @@ def extras_of(payload: bytes) -> dict[int, Extra]:
     if any(not 0 <= index < count for index in extras):
         raise BadPayload(f"extras of record {max(extras)} of {count}")
     return extras
-
-
-# --- control events -----------------------------------------------------------------------------------------------
 
 
 class Hours(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -335,14 +327,13 @@ class Control(msgspec.Struct, frozen=True, array_like=True):
     events: tuple[ControlEvent, ...]
 
 
-_control_encoder = msgspec.msgpack.Encoder()
 _control_decoder = msgspec.msgpack.Decoder(Control)
 
 
 def encode_control(control: Control, *, at_ms: int) -> bytes:
     """A control payload: the common header (count = number of events), then msgpack."""
     head = HEADER.pack(BATCH_FORMAT, KIND_CONTROL, 0, len(control.events), at_ms)
-    return head + _control_encoder.encode(control)
+    return head + _encoder.encode(control)
 
 
 def decode_control(payload: bytes) -> Control:

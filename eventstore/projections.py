@@ -26,10 +26,9 @@ from eventstore.events import (
     REDEEM,
     REVERSE,
     IdReused,
-    records_view,
 )
 from eventstore.log import EMPTY_HEAD, SEQ_BITS, Batch, Head
-from eventstore.vouchers import checked_head
+from eventstore.vouchers import checked_head, records_view
 
 INDEX_FORMAT = 1
 Place = tuple[int, int, int]  # partition, seq, index

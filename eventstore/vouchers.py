@@ -21,7 +21,18 @@ from itertools import compress
 
 import msgspec
 
-from eventstore.events import APPLIED, IMPORT, REDEEM, REVERSE, TOMBSTONED, VOID, BadPayload, records_head, records_view
+from eventstore.events import (
+    APPLIED,
+    HEADER_BYTES,
+    IMPORT,
+    RECORD_BYTES,
+    REDEEM,
+    REVERSE,
+    TOMBSTONED,
+    VOID,
+    BadPayload,
+    records_head,
+)
 from eventstore.log import CONTROL, EMPTY_HEAD, Batch, Head, LogDamaged
 
 ENTRY_BYTES = 32
@@ -156,3 +167,8 @@ def checked_head(batch: Batch) -> tuple[int, int]:
     if len(batch.verdicts) != count:
         raise LogDamaged(batch.partition, batch.seq, f"{len(batch.verdicts)} verdicts for {count} records")
     return count, received_ms
+
+
+def records_view(payload: bytes, count: int) -> memoryview:
+    """The bytes of all records side by side, for `iter_unpack`; `count` as `checked_head` told it."""
+    return memoryview(payload)[HEADER_BYTES : HEADER_BYTES + count * RECORD_BYTES]

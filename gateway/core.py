@@ -58,6 +58,7 @@ class Core:
         self.redeemer, self.desk, self.ledger = parts.redeemer, parts.desk, parts.ledger
         self.fatal, self.follower = parts.fatal, parts.follower
         self.on_stall: Callable[[float], None] = lambda seconds: None
+        self.leaving = False  # set when the process is asked to end: from then on it is not ready
         self._tasks = [self._watched(self.control.run()), self._watched(self.follower.run())]
         self._loop = asyncio.get_running_loop()
         self._beat_s = self._loop.time()
@@ -96,6 +97,8 @@ class Core:
             found.append("the control partition's head is not confirmed")
         if self.fatal.done():
             found.append("the event log failed")
+        if self.leaving:
+            found.append("this gateway is leaving")
         return found
 
     def _watched(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

@@ -67,7 +67,8 @@ async def _read_until_lost(scanner: ScannerConfig, on_read: OnRead, on_port: OnP
     try:
         return await port.lost
     finally:
-        transport.abort()
+        if not transport.is_closing():  # it forgets its loop when it is lost, and aborting it again would fail
+            transport.abort()
 
 
 class _Port(asyncio.Protocol):

@@ -39,6 +39,7 @@ decode = msgspec.msgpack.Decoder(FromTill).decode
 encode = msgspec.msgpack.encode
 AT_MS = 1_790_000_000_000
 ANSWER, UNRESOLVED, SILENT, CUT, LATE_CUT = "answer", "unresolved", "silent", "cut", "late cut"
+GARBAGE, TEXT, MISCOUNT, GREETING = "garbage", "text", "miscount", "greeting"
 Send = Callable[[object], Awaitable[None]]
 
 
@@ -46,7 +47,7 @@ class ScriptedGateway:
     """`plan` says what to do with the next messages, one word each; when it is empty, they are answered.
 
     unresolved: answer UNRESOLVED; silent: say nothing; cut: drop the connection without deciding;
-    late cut: decide, and drop the connection instead of answering.
+    late cut: decide, and drop the connection instead of answering; the rest: say something outside the contract.
     """
 
     def __init__(self, public_key: bytes, terminal: int = 7) -> None:
@@ -153,6 +154,8 @@ class ScriptedGateway:
             verdicts = self._decide(asked)
             if step == ANSWER:
                 await ws.send_bytes(encode(verdicts))
+        elif step in (GARBAGE, TEXT, MISCOUNT, GREETING):
+            await _talk_nonsense(ws, step, asked.ref)
         if step in (CUT, LATE_CUT):
             cut(ws)
         self.messages.append(asked)
@@ -202,3 +205,14 @@ def cut(ws: web.WebSocketResponse) -> None:
     transport = ws._req.transport if ws._req else None
     if transport:
         transport.abort()
+
+
+async def _talk_nonsense(ws: web.WebSocketResponse, step: str, ref: int) -> None:
+    if step == TEXT:
+        await ws.send_str("[]")
+    elif step == GARBAGE:
+        await ws.send_bytes(b"\xc1\x00\xff")
+    elif step == MISCOUNT:
+        await ws.send_bytes(encode(Verdicts(ref, bytes(3), AT_MS, [Place(0, 1, 0, 3)], {})))
+    else:
+        await ws.send_bytes(encode(Challenge(b"again")))

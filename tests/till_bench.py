@@ -68,6 +68,7 @@ class TillBench:
     def __exit__(self, *exc: object) -> None:
         if self.daemon and self.daemon.poll() is None:
             self.kill()
+        self._close_stdin()
         self.scanner.close()
 
     def configure(self, *gateways: str, suffix: str = "cr", language: str = "en") -> None:
@@ -78,12 +79,10 @@ class TillBench:
             "utf-8",
         )
 
-    def start(self) -> None:
+    def start(self, stdin: int = subprocess.PIPE) -> None:
         command = [sys.executable, "-m", "devices.terminal", "--config", str(self.config)]
         with open(self.screen_path, "ab") as screen:
-            self.daemon = subprocess.Popen(
-                command, cwd=ROOT, stdin=subprocess.PIPE, stdout=screen, stderr=screen, bufsize=0
-            )
+            self.daemon = subprocess.Popen(command, cwd=ROOT, stdin=stdin, stdout=screen, stderr=screen, bufsize=0)
 
     def kill(self) -> None:
         """kill -9, and wait for it to be gone."""

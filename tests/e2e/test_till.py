@@ -1,11 +1,12 @@
 """A real till daemon: bytes on a pty in, messages on a WebSocket out, lines for the cashier, a journal that agrees."""
 
 import asyncio
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from scripted_gateway import CUT, LATE_CUT, SILENT, UNRESOLVED, ScriptedGateway
+from scripted_gateway import CUT, GARBAGE, GREETING, LATE_CUT, MISCOUNT, SILENT, TEXT, UNRESOLVED, ScriptedGateway
 from till_bench import TillBench, until
 
 from devices.console import SOCKET_NAME
@@ -102,6 +103,16 @@ async def test_a_lost_answer_is_asked_again_with_the_same_id(
     assert gateway.greetings == (1 if step == SILENT else 2)
 
 
+async def test_a_gateway_that_talks_nonsense_is_left_and_asked_again(till: TillBench, gateway: ScriptedGateway) -> None:
+    await started(till)
+    gateway.plan.extend((GARBAGE, TEXT, MISCOUNT, GREETING))
+    till.scanner.write(b"CODE\r")
+    await till.until_shown("ACCEPTED")
+    assert till.stop() == 0
+    assert len(gateway.scans) == gateway.greetings == 5
+    assert len(set(gateway.scans)) == 1
+
+
 async def test_reverse_and_scan_again(till: TillBench, gateway: ScriptedGateway) -> None:
     await started(till)
     till.scanner.write(b"CODE\r")
@@ -147,6 +158,15 @@ async def test_the_socket_takes_the_same_commands(till: TillBench, gateway: Scri
     await gateway.until(lambda: len(gateway.scans) == 1)
     assert ["nothing is waiting" in answers[0], "heard" in answers[1], "commands:" in answers[2]] == [True] * 3
     assert gateway.scans[0].entry == 2
+
+
+async def test_a_daemon_without_a_terminal_reads_its_scanners_all_the_same(
+    till: TillBench, gateway: ScriptedGateway
+) -> None:
+    till.start(stdin=subprocess.DEVNULL)
+    await till.until_shown("scanner ready")
+    till.scanner.write(b"CODE\r")
+    await till.until_shown("ACCEPTED")
 
 
 async def test_drain_moves_the_till_without_a_word(till: TillBench, gateway: ScriptedGateway) -> None:

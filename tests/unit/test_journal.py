@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from devices.journal import JOURNAL_NAME, KEY_NAME, Journal, JournalFull, JournalInUse, read_journal
+from devices.journal import JOURNAL_NAME, KEY_NAME, Journal, JournalBroken, JournalFull, JournalInUse, read_journal
 from devices.keys import KeyFault, create_secret, read_secret
 from devices.records import Answered, JournalDamaged, ReversalAnswered, ReversalAsked, Scanned
 from gateway.messages import Position, Redeem, Verdict
@@ -129,6 +129,15 @@ async def test_a_full_disk_refuses_the_scan_and_leaves_no_half_of_it(
     assert journal.ledger.open_count() == 1
     await journal.commit(scanned(journal, a_redeem(3)))
     assert len(read_journal(tmp_path / JOURNAL_NAME)) == 2, "room again: it goes on"
+
+
+async def test_a_disk_that_fails_is_not_believed(tmp_path: Path, journal: Journal) -> None:
+    read_only = os.open(tmp_path / JOURNAL_NAME, os.O_RDONLY)
+    os.dup2(read_only, journal._fd)
+    os.close(read_only)
+    with pytest.raises(JournalBroken, match="writing the journal failed"):
+        await journal.commit(scanned(journal, a_redeem(1)))
+    assert journal.ledger.open_count() == 0
 
 
 async def test_an_answer_is_true_without_room_for_it_and_written_later(tmp_path: Path, journal: Journal) -> None:

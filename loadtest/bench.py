@@ -1,0 +1,255 @@
+"""`tillgate bench`: how many durable verdicts a second this machine gives, and what one costs.
+
+A real gateway (private Valkey, SQLite log, every batch fsynced) runs in a fresh directory; a generator process loads
+it, and in turns with it a bare server that decodes the same messages and does nothing. Throughput on a shared machine
+swings by a fifth from run to run; CPU a verdict, from the accounts of the very processes, swings little, so the marks
+are set on it. Vouchers are drawn at random from those issued, none twice.
+"""
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from random import Random
+
+import click
+import msgspec
+from rich.console import Console
+
+from loadtest.bench_gateway import PARTITIONS, Gateway, GatewayFailed, Stage, running_gateway, set_up
+from loadtest.bench_machine import environment_of, fsync_of
+from loadtest.bench_plan import HTTP, STREAM, Load, Plan, Shape, Target
+from loadtest.bench_report import Check, Mark, Row, Side, as_object, check_of, print_report, side_of
+
+TURNS = 2  # of gateway and control: what the machine does meanwhile disturbs both
+WARM_SECONDS = 0.5  # of load before each measured window
+CLAIM_SECONDS_MAX = 3.0  # Valkey alone, a size of batch
+CLAIM_RECORDS = 64  # a call, beside the size that (c) had
+WORK_SECONDS_MAX = 120.0  # encoding and connecting, beside the measured time
+EXIT_DIFFERENT = 3  # a check found a difference
+
+
+class _Kind(msgspec.Struct, frozen=True):
+    """A row that loads the gateway."""
+
+    what: str
+    shape: Shape
+    rate_max: int  # vouchers a second it may use up; a faster machine ends the row early
+    marks: Callable[[Side, Side], list[Mark]]
+
+
+def _marks_a(side: Side, control: Side) -> list[Mark]:
+    ratio = side.cpu_us["gateway"] / control.cpu_us["bare"]
+    return [Mark("gateway CPU a request, as a multiple of the bare handler's,", ratio, 1.5, at_most=True)]
+
+
+def _marks_b(side: Side, control: Side) -> list[Mark]:
+    return [Mark("durable verdicts a second", side.per_second, 25_000, at_most=False, goal=True)]
+
+
+def _marks_c(side: Side, control: Side) -> list[Mark]:
+    return [
+        Mark("gateway CPU a verdict in microseconds", side.cpu_us["gateway"], 12, at_most=True),
+        Mark("Valkey CPU a verdict in microseconds", side.cpu_us["valkey"], 6, at_most=True),
+        Mark("durable verdicts a second", side.per_second, 70_000, at_most=False, goal=True),
+    ]
+
+
+KINDS = {
+    "a": _Kind("HTTP, single scans, 64 connections", Shape(HTTP, 64), 12_000, _marks_a),
+    "b": _Kind("stream, single scans, 256 connections", Shape(STREAM, 256), 50_000, _marks_b),
+    "c": _Kind("stream, 64 scans a message, 8 connections x 8", Shape(STREAM, 8, 8, 64), 130_000, _marks_c),
+    "c2": _Kind(
+        "the same, 30 % repeats, 5 % already redeemed",
+        Shape(STREAM, 8, 8, 64, repeats=0.30, used=0.05),
+        85_000,
+        lambda side, control: [],
+    ),
+}
+ROWS = (*KINDS, "d")
+
+
+class _Figures(msgspec.Struct, frozen=True):
+    """What `python -m gateway.claim_bench` prints."""
+
+    seconds: float
+    calls: int
+    verdicts: int
+    p50_ms: float
+    p99_ms: float
+    valkey_cpu_s: float
+    client_cpu_s: float
+    elsewhere_cpu_s: float
+    records: int
+    accepted: int
+
+
+def _row_names(context: click.Context, parameter: click.Parameter, text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in ROWS:
+            raise click.BadParameter(f"there is no row {name!r}; the rows are {', '.join(ROWS)}")
+    return [name for name in ROWS if name in names]
+
+
+@click.command("bench")
+@click.option("--rows", default=",".join(ROWS), show_default=True, callback=_row_names, help="Which ones.")
+@click.option("--seconds", default=4.0, show_default=True, type=click.FloatRange(0.2, 60), help="Measured, a row.")
+@click.option(
+    "--directory",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Where to make the data directory: its disk is what is measured.  [default: the system's for temporary files]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print results as JSON.")
+def command(rows: list[str], seconds: float, directory: Path | None, as_json: bool) -> int:
+    """Measure this machine: durable verdicts a second, and the CPU one costs. Takes about a minute and a half.
+
+    \b
+    (a) HTTP redeem   (b) stream, one scan a message   (c) stream, 64 scans a message
+    (c2) the same with repeats and used vouchers       (d) what Valkey alone does
+
+    Exit code 3: some answer was not the one it had to be.
+    """
+    console = Console(stderr=True)
+    try:
+        with tempfile.TemporaryDirectory(prefix="tillgate-", dir=directory) as name, console.status("") as told:
+            environment, measured = _bench(Path(name), rows, seconds, told.update)
+    except (GatewayFailed, OSError) as error:
+        raise click.ClickException(str(error)) from None
+    if as_json:
+        click.echo(msgspec.json.encode(as_object(environment, measured)))
+    else:
+        print_report(Console(), environment, measured)
+    return 0 if all(row.check.holds for row in measured) else EXIT_DIFFERENT
+
+
+def _bench(
+    directory: Path, names: list[str], seconds: float, tell: Callable[[str], None]
+) -> tuple[dict[str, str], list[Row]]:
+    loaded = [name for name in names if name in KINDS]
+    wanted = [_vouchers(KINDS[name], seconds) for name in loaded]
+    tills = max((KINDS[name].shape.connections for name in loaded), default=1)
+    tell("starting a gateway")
+    with running_gateway(directory / "d") as gateway, _bare() as bare:
+        tell(f"issuing {sum(wanted):,} vouchers, enrolling {tills} tills")
+        stage = set_up(gateway, tills, max(1, sum(wanted)))
+        environment = environment_of(directory, gateway.valkey_pid)
+        environment["vouchers"] = f"{sum(wanted):,} issued, drawn at random; partitions (NP): {PARTITIONS}"
+        Random(0).shuffle(stage.codes)  # noqa: S311 - load, not secrets
+        rows, start = [], 0
+        for name, count in zip(loaded, wanted, strict=True):
+            tell(f"({name}) {KINDS[name].what}")
+            codes, start = stage.codes[start : start + count], start + count
+            rows.append(_row(name, gateway, bare, stage, codes, seconds))
+    if "d" in names:
+        rows += _claim_rows(rows, min(seconds, CLAIM_SECONDS_MAX), directory, tell)
+    return environment, rows
+
+
+def _vouchers(kind: _Kind, seconds: float) -> int:
+    return round(kind.rate_max * (seconds + TURNS * WARM_SECONDS))
+
+
+@contextmanager
+def _bare() -> Iterator[Target]:
+    """The control, running."""
+    command = [sys.executable, "-m", "loadtest.bench_bare"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        port = server.stdout.readline()
+        if not port:
+            raise GatewayFailed("the bare server did not start")
+        yield Target("bare", "127.0.0.1", int(port), {"bare": server.pid}, endless=True)
+
+
+def _row(name: str, gateway: Gateway, bare: Target, stage: Stage, codes: list[str], seconds: float) -> Row:
+    kind = KINDS[name]
+    pids = {"gateway": gateway.pid, "valkey": gateway.valkey_pid}
+    plan = Plan(
+        shape=kind.shape,
+        targets=[Target("gateway", gateway.host, gateway.port, pids), bare],
+        tills=stage.tills,
+        token=stage.token,
+        codes=codes,
+        seconds=seconds,
+        turns=TURNS,
+        warm_seconds=WARM_SECONDS,
+        seed=ord(name[0]),
+    )
+    made, control_made = _generated(plan)
+    side, control = side_of(made), side_of(control_made)
+    return Row(
+        name=name,
+        what=kind.what,
+        side=side,
+        control=control,
+        ratio=side.cpu_us["gateway"] / control.cpu_us["bare"] if control.cpu_us["bare"] else None,
+        check=check_of(made),
+        fsync=fsync_of(gateway.directory),
+        marks=kind.marks(side, control),
+    )
+
+
+def _generated(plan: Plan) -> list[Load]:
+    limit_s = WORK_SECONDS_MAX + len(plan.targets) * (plan.seconds + plan.turns * plan.warm_seconds)
+    made = subprocess.run(
+        [sys.executable, "-m", "loadtest.bench_generator"],
+        input=msgspec.msgpack.encode(plan),
+        capture_output=True,
+        timeout=limit_s,
+        check=False,
+    )
+    if made.returncode:
+        raise GatewayFailed(f"the generator: {_last_line(made.stderr)}")
+    return msgspec.msgpack.decode(made.stdout, type=list[Load])
+
+
+def _claim_rows(rows: Sequence[Row], seconds: float, directory: Path, tell: Callable[[str], None]) -> list[Row]:
+    """Valkey alone, with calls of 64 and with calls as large as (c) had on the average."""
+    mixed = next((row for row in rows if row.name == "c"), None)
+    sizes = [CLAIM_RECORDS]
+    if mixed is not None and round(mixed.side.per_batch) > CLAIM_RECORDS:
+        sizes.append(round(mixed.side.per_batch))
+    found = []
+    for records in sizes:
+        tell(f"(d) Valkey alone, {records} records a call")
+        command = [sys.executable, "-m", "gateway.claim_bench", "--records", str(records), "--seconds", str(seconds)]
+        made = subprocess.run(command, capture_output=True, timeout=WORK_SECONDS_MAX + seconds, check=False)
+        if made.returncode:
+            raise GatewayFailed(f"the claim bench: {_last_line(made.stderr)}")
+        figures = msgspec.json.decode(made.stdout, type=_Figures)
+        share = None if mixed is None else mixed.side.per_second * figures.seconds / figures.verdicts
+        found.append(_claim_row(figures, records, share, directory))
+    return found
+
+
+def _claim_row(figures: _Figures, records: int, share: float | None, directory: Path) -> Row:
+    spent = {"valkey": figures.valkey_cpu_s, "generator": figures.client_cpu_s}
+    side = Side(
+        name="valkey",
+        per_second=figures.verdicts / figures.seconds,
+        cpu_us={name: cpu_s * 1e6 / figures.verdicts for name, cpu_s in spent.items()},
+        trailing_us={},
+        p50_ms=figures.p50_ms,
+        p99_ms=figures.p99_ms,
+        seconds=figures.seconds,
+        verdicts=figures.verdicts,
+        per_batch=records,
+        elsewhere_cores=figures.elsewhere_cpu_s / figures.seconds,
+    )
+    check = Check(
+        answered=figures.records,
+        accepted=figures.accepted,
+        accepted_expected=figures.records,
+        distinct=figures.records,
+        unresolved=0,
+        wrong=figures.records - figures.accepted,
+    )
+    what = f"Valkey alone, {records} records a call"
+    return Row("d", what, side, None, share, check, fsync_of(directory), [])
+
+
+def _last_line(output: bytes) -> str:
+    return output.decode(errors="replace").strip().rpartition("\n")[2]

@@ -1,0 +1,158 @@
+"""A real gateway for the bench: its own data directory, Valkey and log, filled through its HTTP API like any other."""
+
+import http.client
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from loadtest.bench_plan import Till
+
+START_SECONDS_MAX = 30.0  # it takes one; a cold disk several
+STOP_SECONDS_MAX = 30.0  # drain, then Valkey's own clean end
+POLL_SECONDS = 0.02
+ANSWER_SECONDS_MAX = 60.0
+CODES_PER_CALL = 250_000  # ten megabytes of text
+LOG_TAIL_BYTES = 2000
+MERCHANT, ALLIANCE, CAMPAIGN, STORES = "bench-cafe", "bench-street", "bench", 4
+PARTITIONS = 1  # NP: one Valkey, so one shard
+
+
+class GatewayFailed(Exception):
+    """The gateway did not start, did not stop, or refused what it must allow; says what it said."""
+
+
+class Gateway:
+    """A running gateway and its admin's connection."""
+
+    def __init__(self, directory: Path, url: str, pid: int) -> None:
+        self.directory, self.pid = directory, pid
+        self.valkey_pid = int((directory / "valkey" / "valkey.pid").read_text())
+        address = urlsplit(url)
+        assert address.hostname is not None
+        assert address.port is not None
+        self.host, self.port = address.hostname, address.port
+        token = (directory / "secrets" / "admin.token").read_text().strip()
+        self._headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        self._connection = http.client.HTTPConnection(self.host, self.port, timeout=ANSWER_SECONDS_MAX)
+
+    def ask(self, method: str, path: str, body: object = None) -> bytes:
+        """One request. Raises GatewayFailed unless it is answered with 200."""
+        content = None if body is None else msgspec.json.encode(body)
+        self._connection.request(method, path, content, self._headers)
+        response = self._connection.getresponse()
+        answer = response.read()
+        if response.status != http.client.OK:
+            raise GatewayFailed(f"{method} {path.partition('?')[0]}: {response.status} {answer[:300].decode()}")
+        return answer
+
+    def post(self, path: str, body: object) -> Any:
+        """POST, and the answer as a value."""
+        return msgspec.json.decode(self.ask("POST", path, body))
+
+    def close(self) -> None:
+        """Hang up."""
+        self._connection.close()
+
+
+@contextmanager
+def running_gateway(directory: Path) -> Iterator[Gateway]:
+    """Initialise `directory`, serve it with `tillgate serve`, stop it in the end. Raises GatewayFailed."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("TILLGATE_")}
+    environment = kept | {
+        "TILLGATE_DATA": str(directory),
+        "TILLGATE_SERVER__PORT": "0",
+        "TILLGATE_METRICS__PORT": "0",
+    }
+    command = [sys.executable, "-m", "gateway.cli"]
+    init = [*command, "init", "--partitions", str(PARTITIONS)]
+    made = subprocess.run(init, env=environment, capture_output=True, text=True, check=False)
+    if made.returncode:
+        raise GatewayFailed(f"tillgate init: {made.stderr.strip()}")
+    log = directory / "serve.log"
+    with log.open("wb") as output:
+        server = subprocess.Popen([*command, "serve"], env=environment, stdout=output, stderr=output)
+    try:
+        gateway = _waited_for(directory, server, log)
+        yield gateway
+        gateway.close()
+    finally:
+        _stop(server)
+
+
+def _waited_for(directory: Path, server: subprocess.Popen[bytes], log: Path) -> Gateway:
+    until_s, served = time.monotonic() + START_SECONDS_MAX, directory / "gateway.json"
+    while not served.exists():
+        if server.poll() is not None or time.monotonic() > until_s:
+            raise GatewayFailed(f"the gateway did not start:\n{log.read_text()[-LOG_TAIL_BYTES:]}")
+        time.sleep(POLL_SECONDS)
+    return Gateway(directory, msgspec.json.decode(served.read_bytes())["url"], server.pid)
+
+
+def _stop(server: subprocess.Popen[bytes]) -> None:
+    server.send_signal(signal.SIGTERM)
+    try:
+        server.wait(STOP_SECONDS_MAX)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
+
+
+class Stage(msgspec.Struct, frozen=True):
+    """What a row needs of a gateway."""
+
+    tills: list[Till]
+    token: str  # an integrator's, for HTTP
+    codes: list[str]
+
+
+def set_up(gateway: Gateway, tills: int, vouchers: int) -> Stage:
+    """One merchant, a few stores, enrolled tills, a campaign and its vouchers in the order of their serials."""
+    gateway.post("/v1/merchants", {"merchant": MERCHANT, "title": "Bench Café"})
+    gateway.post("/v1/alliances", {"alliance": ALLIANCE, "merchants": [MERCHANT]})
+    for number in range(STORES):
+        body = {"store": f"bench-{number}", "merchant": MERCHANT, "title": f"Bench {number}"}
+        gateway.post("/v1/stores", body)
+    now = datetime.now(UTC)
+    offer = {
+        "title": "Coffee",
+        "kind": "prepaid",
+        "value": "3.50 EUR",
+        "starts": (now - timedelta(days=1)).date().isoformat(),
+        "ends": (now + timedelta(days=1)).date().isoformat(),
+        "alliance": ALLIANCE,
+    }
+    gateway.post("/v1/campaigns", {"slug": CAMPAIGN, "offer": offer})
+    asked = {"role": "integrator", "scope": MERCHANT, "label": "bench"}
+    token = gateway.post("/v1/tokens", asked)["token"]
+    return Stage([_enrolled(gateway, number) for number in range(tills)], token, _codes(gateway, vouchers))
+
+
+def _enrolled(gateway: Gateway, number: int) -> Till:
+    key = Ed25519PrivateKey.generate()
+    offered = gateway.post("/v1/terminals", {"store": f"bench-{number % STORES}", "label": f"till {number}"})
+    body = {"token": offered["token"], "public_key": key.public_key().public_bytes_raw().hex()}
+    gateway.post("/v1/terminals/enrol", body)
+    return Till(offered["terminal"], key.private_bytes_raw())
+
+
+def _codes(gateway: Gateway, vouchers: int) -> list[str]:
+    issued = gateway.post(f"/v1/campaigns/{CAMPAIGN}/issues", {"count": vouchers, "request_id": "bench"})
+    first, end, codes = issued["first_serial"], issued["first_serial"] + vouchers, []
+    for start in range(first, end, CODES_PER_CALL):
+        count = min(CODES_PER_CALL, end - start)
+        text = gateway.ask("GET", f"/v1/campaigns/{CAMPAIGN}/codes?first={start}&count={count}").decode()
+        codes += [line.partition(",")[2] for line in text.splitlines()]
+    if len(codes) != vouchers:
+        raise GatewayFailed(f"{len(codes)} codes came of {vouchers} issued vouchers")
+    return codes

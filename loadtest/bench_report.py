@@ -1,0 +1,177 @@
+"""Figures of a bench run as a table for people and as one object for programs. Pure, but for the printing."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from loadtest.bench_plan import Load
+
+
+def percentile(ordered: Sequence[float], share: float) -> float:
+    """The smallest of the rising values that at least `share` of them do not exceed (nearest rank); 0 of none."""
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else 0.0
+
+
+class Fsync(msgspec.Struct, frozen=True):
+    """How long the disk took to make a small append durable, measured beside a row."""
+
+    p50_ms: float
+    p99_ms: float
+    syncs: int
+
+
+class Side(msgspec.Struct, frozen=True):
+    """One server's part of a row: what it did a second, and what one verdict cost."""
+
+    name: str
+    per_second: float
+    cpu_us: dict[str, float]  # a verdict, by process
+    trailing_us: dict[str, float]  # a verdict, spent after the last answers: what was put off under load
+    p50_ms: float
+    p99_ms: float
+    seconds: float
+    verdicts: int
+    per_batch: float  # verdicts a claim call; 0: not known
+    elsewhere_cores: float  # cores that other programs kept busy meanwhile
+
+
+class Check(msgspec.Struct, frozen=True):
+    """Whether the answers were the ones they had to be, warm-up included."""
+
+    answered: int
+    accepted: int
+    accepted_expected: int
+    distinct: int
+    unresolved: int
+    wrong: int
+
+    @property
+    def holds(self) -> bool:
+        return not self.wrong and self.accepted + self.unresolved >= self.accepted_expected >= self.accepted
+
+
+class Mark(msgspec.Struct, frozen=True):
+    """A limit, and what was measured. A goal is wished for; a mark is meant for the machine it was set on."""
+
+    what: str
+    measured: float
+    limit: float
+    at_most: bool  # else at least
+    goal: bool = False
+
+    @property
+    def met(self) -> bool:
+        return self.measured <= self.limit if self.at_most else self.measured >= self.limit
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One line of the result."""
+
+    name: str
+    what: str
+    side: Side
+    control: Side | None
+    ratio: float | None  # CPU of a verdict, gateway against control; for Valkey alone: throughput of (c) against it
+    check: Check
+    fsync: Fsync | None
+    marks: list[Mark]
+
+
+def side_of(load: Load) -> Side:
+    """A load's figures for one verdict."""
+    scans, seconds = max(load.scans, 1), max(load.seconds, 1e-9)
+    return Side(
+        name=load.target,
+        per_second=load.scans / seconds,
+        cpu_us={name: spent * 1e6 / scans for name, spent in load.cpu_seconds.items()},
+        trailing_us={name: spent * 1e6 / max(load.answered, 1) for name, spent in load.trailing_seconds.items()},
+        p50_ms=load.p50_ms,
+        p99_ms=load.p99_ms,
+        seconds=load.seconds,
+        verdicts=load.scans,
+        per_batch=load.scans / load.batches if load.batches else 0.0,
+        elsewhere_cores=max(0.0, load.elsewhere_seconds / seconds),
+    )
+
+
+def check_of(load: Load) -> Check:
+    """A load's answers, counted."""
+    return Check(
+        answered=load.answered,
+        accepted=load.accepted,
+        accepted_expected=load.accepted_expected,
+        distinct=load.distinct,
+        unresolved=load.unresolved,
+        wrong=load.wrong,
+    )
+
+
+def as_object(environment: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
+    """Everything that was measured, for programs."""
+    return {"environment": dict(environment), "rows": [_row_object(row) for row in rows]}
+
+
+def _row_object(row: Row) -> dict[str, Any]:
+    made: dict[str, Any] = msgspec.to_builtins(row)
+    made["check"]["holds"] = row.check.holds
+    for mark, each in zip(row.marks, made["marks"], strict=True):
+        each["met"] = mark.met
+    return made
+
+
+def print_report(console: Console, environment: Mapping[str, Any], rows: Sequence[Row]) -> None:
+    """The same for people."""
+    for name, value in environment.items():
+        console.print(f"[bold]{name:<12}[/] {value}", highlight=False)
+    console.print(_table(rows))
+    for row in rows:
+        for mark in row.marks:
+            console.print(_mark_line(row.name, mark), highlight=False)
+        if not row.check.holds:
+            console.print(f"[red]{row.name}: wrong answers[/] {msgspec.to_builtins(row.check)}", highlight=False)
+
+
+def _table(rows: Sequence[Row]) -> Table:
+    table = Table(title="CPU in microseconds a verdict; latency and fsync in milliseconds, p50 / p99", expand=False)
+    table.add_column("row")
+    for name in ("verdicts/s", "gateway", "Valkey", "generator", "latency", "a batch", "ratio", "fsync", "others"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
+        fsync = "" if row.fsync is None else f"{row.fsync.p50_ms:.2f} / {row.fsync.p99_ms:.2f}"
+        table.add_row(f"{row.name}  {row.what}", *_side_cells(row.side), ratio, fsync, _cores(row.side))
+        if row.control is not None:
+            table.add_row(f"   {row.control.name}", *_side_cells(row.control), "", "", _cores(row.control))
+    return table
+
+
+def _side_cells(side: Side) -> tuple[str, ...]:
+    server = side.cpu_us.get("gateway", side.cpu_us.get("bare"))
+    return (
+        f"{side.per_second:,.0f}",
+        _us(server),
+        _us(side.cpu_us.get("valkey")),
+        _us(side.cpu_us.get("generator")),
+        f"{side.p50_ms:.2f} / {side.p99_ms:.2f}",
+        f"{side.per_batch:,.0f}" if side.per_batch else "",
+    )
+
+
+def _us(spent: float | None) -> str:
+    return "" if spent is None else f"{spent:.1f}"
+
+
+def _cores(side: Side) -> str:
+    return f"{side.elsewhere_cores:.2f}"
+
+
+def _mark_line(row: str, mark: Mark) -> str:
+    word = "goal" if mark.goal else "mark"
+    colour = "green" if mark.met else "yellow" if mark.goal else "red"
+    told = "met" if mark.met else "missed"
+    bound = "at most" if mark.at_most else "at least"
+    return f"({row}) {word} [{colour}]{told}[/]: {mark.what} {mark.measured:,.4g}, {bound} {mark.limit:,.6g}"

@@ -1,0 +1,324 @@
+"""The tills' HTTP routes over real connections: verdicts, retries, look-ups, reversals, and whatever is malformed."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from core_world import new_id, offer, until, wall_ms
+from http_world import HttpWorld, http_world
+
+from eventstore import events as e
+from gateway.codes import typed_code
+from gateway.guesses import GUESSES_MAX
+from gateway.http_gate import BODY_BYTES_MAX
+from gateway.messages import Answer
+
+
+@pytest.fixture
+async def h(tmp_path: Path, valkey_endpoint: str) -> AsyncIterator[HttpWorld]:
+    async with http_world(tmp_path, valkey_endpoint) as made:
+        yield made
+
+
+async def test_a_redemption_is_told_in_full_and_a_retry_hears_the_same_bytes(h: HttpWorld) -> None:
+    (code,) = await h.w.codes(1)
+    redemption_id = new_id().hex()
+    replies = [await h.redeem("till-1", code, redemption_id) for _ in range(3)]
+    assert [reply.code for reply in replies] == [200, 200, 200]
+    assert len({reply.content for reply in replies}) == 1
+    answer = msgspec.json.decode(replies[0].content, type=Answer)
+    assert (answer.redemption_id, answer.verdict, answer.retry) == (redemption_id, "accepted", False)
+    assert (answer.voucher_id, answer.campaign, answer.value_minor, answer.currency) == ("1-1", "cake", 1000, "CNY")
+    assert "10.00 CNY" in answer.text_en
+    assert "10.00 CNY" in answer.text_zh
+    assert answer.position is not None
+    assert replies[0].headers["Content-Type"] == "application/json"
+    found = await h.get("till-1", f"/v1/redemptions/{redemption_id}")
+    assert found.content == replies[0].content
+
+
+async def test_dashes_and_case_of_an_id_do_not_matter(h: HttpWorld) -> None:
+    (code,) = await h.w.codes(1)
+    plain = new_id().hex()
+    dashed = f"{plain[:8]}-{plain[8:12]}-{plain[12:16]}-{plain[16:20]}-{plain[20:]}".upper()
+    first, again = await h.redeem("till-1", code, dashed), await h.redeem("till-1", code, plain)
+    assert first.content == again.content
+    assert first.body["redemption_id"] == plain
+
+
+async def test_two_sends_at_once_are_one_redemption(h: HttpWorld) -> None:
+    (code,) = await h.w.codes(1)
+    redemption_id = new_id().hex()
+    replies = await asyncio.gather(*(h.redeem("integrator-1", code, redemption_id, terminal=2) for _ in range(8)))
+    assert {reply.content for reply in replies} == {replies[0].content}
+    assert replies[0].body["verdict"] == "accepted"
+
+
+async def test_the_loser_is_told_where_and_when(h: HttpWorld) -> None:
+    (code,) = await h.w.codes(1)
+    won = await h.redeem("till-1", code)
+    lost_id = new_id().hex()
+    lost = await h.redeem("till-2", code, lost_id)
+    assert lost.code == 200
+    assert lost.body["verdict"] == "already_redeemed"
+    assert lost.body["winner"] == ["s1", "*01", won.body["at_ms"]]
+    assert "s1" in lost.body["text_en"]
+    found = await h.get("till-2", f"/v1/redemptions/{lost_id}")
+    assert found.content == lost.content
+
+
+async def test_an_id_used_for_something_else_is_reused(h: HttpWorld) -> None:
+    one, two = await h.w.codes(2)
+    redemption_id = new_id().hex()
+    assert (await h.redeem("till-1", one, redemption_id)).body["verdict"] == "accepted"
+    for reply in (
+        await h.redeem("till-1", two, redemption_id),
+        await h.redeem("till-2", one, redemption_id),
+        await h.redeem("till-1", one, redemption_id, merchant_ref="receipt 7"),
+    ):
+        assert (reply.code, reply.body["verdict"]) == (200, "id_reused")
+        assert "voucher_id" not in reply.body
+
+
+async def test_unknown_forged_and_never_issued_codes_look_alike(h: HttpWorld) -> None:
+    (code,) = await h.w.codes(1)
+    never_issued = next(h.w.core.ring.mint(1, 1, 900_000, 1))
+    forged = code[:-1] + ("0" if code[-1] != "0" else "1")
+    strange_campaign = next(h.w.core.ring.mint(1, 77, 1, 1))
+    bodies = []
+    for wrong in (typed_code(123456789012345), "GROUP-BUY-0001", never_issued, forged, strange_campaign):
+        for path in ("/v1/redemptions", "/v1/redemptions/preview"):
+            reply = await h.post("till-1", path, redemption_id=new_id().hex(), code=wrong)
+            assert reply.code == 200
+            assert wrong not in reply.content.decode()
+            bodies.append({key: value for key, value in reply.body.items() if key in ("verdict", "text_en", "text_zh")})
+            extra = reply.body.keys() - {"redemption_id", "verdict", "text_en", "text_zh", "at_ms", "position"}
+            assert not extra
+    assert all(body == bodies[0] for body in bodies)
+    assert bodies[0]["verdict"] == "unknown_code"
+
+
+async def test_an_unreadable_code_is_told_its_place_and_not_quoted(h: HttpWorld) -> None:
+    reply = await h.redeem("till-1", "T1BAD-CODE")
+    assert (reply.code, reply.body["verdict"]) == (200, "unreadable")
+    assert "character" in reply.body["note"]
+    assert "BAD-CODE" not in reply.content.decode()
+
+
+async def test_refusals_that_name_a_moment(h: HttpWorld) -> None:
+    now_ms = wall_ms()
+    later, gone = offer(starts_ms=now_ms + 3_600_000), offer(starts_ms=now_ms - 7200_000, ends_ms=now_ms - 3_600_000)
+    await h.w.write(
+        e.CampaignCreated(campaign=11, slug="later", offer=later),
+        e.CampaignCreated(campaign=12, slug="gone", offer=gone),
+    )
+    for slug, verdict in (("later", "not_yet_valid"), ("gone", "expired")):
+        (code,) = await h.w.codes(1, slug, slug)
+        reply = await h.redeem("till-1", code)
+        assert reply.body["verdict"] == verdict
+        assert "UTC+8" in reply.body["note"]
+        assert reply.body["note"] in reply.body["text_en"]
+
+
+async def test_a_voucher_of_other_stores_says_nothing_of_itself(h: HttpWorld) -> None:
+    (code,) = await h.w.codes(1, "blue")
+    reply = await h.redeem("till-1", code)
+    assert reply.body["verdict"] == "not_eligible"
+    assert not reply.body.keys() & {"campaign", "voucher_id", "value_minor", "note"}
+    assert (await h.redeem("till-9", code)).body["campaign"] == "blue"
+
+
+async def test_a_pause_binds_at_once(h: HttpWorld) -> None:
+    (code,) = await h.w.codes(1)
+    assert (await h.post("operator", "/v1/campaigns/cake/pause")).code == 200
+    assert (await h.redeem("till-1", code)).body["verdict"] == "paused"
+    assert (await h.post("operator", "/v1/campaigns/cake/resume")).code == 200
+    assert (await h.redeem("till-1", code)).body["verdict"] == "accepted"
+
+
+async def test_preview_changes_nothing(h: HttpWorld) -> None:
+    (code,) = await h.w.codes(1)
+    body = {"redemption_id": new_id().hex(), "code": code}
+    before = len(h.w.seen.batches)
+    preview = await h.post("till-1", "/v1/redemptions/preview", **body)
+    assert (preview.body["verdict"], preview.body["campaign"]) == ("accepted", "cake")
+    assert "position" not in preview.body
+    assert len(h.w.seen.batches) == before
+    assert (await h.get("till-1", f"/v1/redemptions/{body['redemption_id']}")).code == 404
+    assert (await h.redeem("till-1", code)).body["verdict"] == "accepted"
+    told = await h.post("till-2", "/v1/redemptions/preview", **body)
+    assert (told.body["verdict"], told.body["winner"][0]) == ("already_redeemed", "s1")
+
+
+# --- reversals ---
+
+
+async def reverse(h: HttpWorld, who: str, redemption_id: str, **more: object) -> dict[str, object]:
+    reply = await h.post(who, f"/v1/redemptions/{redemption_id}/reversal", **({"reversal_id": new_id().hex()} | more))
+    assert reply.code == 200, reply.content
+    body: dict[str, object] = reply.body
+    return body
+
+
+async def test_a_reversal_and_all_that_is_told_after_it(h: HttpWorld) -> None:
+    (code,) = await h.w.codes(1)
+    redemption_id, reversal_id = new_id().hex(), new_id().hex()
+    await h.redeem("till-1", code, redemption_id)
+    undone = await reverse(h, "till-1", redemption_id, reversal_id=reversal_id, reason="wrong cake")
+    assert (undone["redemption_id"], undone["verdict"]) == (redemption_id, "reversed")
+    assert undone == await reverse(h, "till-1", redemption_id, reversal_id=reversal_id, reason="wrong cake")
+    late = [await h.redeem("till-1", code, redemption_id) for _ in range(2)]
+    found = await h.get("till-1", f"/v1/redemptions/{redemption_id}")
+    assert late[0].body["verdict"] == "reversed"
+    assert late[0].content == late[1].content == found.content
+    assert found.body["at_ms"] == undone["at_ms"]
+    assert (await h.redeem("till-2", code)).body["verdict"] == "accepted"
+    assert (await h.get("till-1", f"/v1/redemptions/{redemption_id}")).content == found.content
+
+
+async def test_a_reversal_may_overtake_its_redemption(h: HttpWorld) -> None:
+    (code,) = await h.w.codes(1)
+    redemption_id, reversal_id = new_id().hex(), new_id().hex()
+    original = {"redemption_id": redemption_id, "code": code}
+    early = await reverse(h, "till-1", redemption_id, reversal_id=reversal_id, original=original)
+    assert early["verdict"] == "reversed"
+    assert early == await reverse(h, "till-1", redemption_id, reversal_id=reversal_id, original=original)
+    late = await h.redeem("till-1", code, redemption_id)
+    assert late.body["verdict"] == "reversed"
+    assert (await h.get("till-1", f"/v1/redemptions/{redemption_id}")).content == late.content
+    assert (await h.redeem("till-1", code)).body["verdict"] == "accepted"
+
+
+async def test_who_may_reverse(h: HttpWorld) -> None:
+    (code,) = await h.w.codes(1)
+    redemption_id = new_id().hex()
+    await h.redeem("till-1", code, redemption_id)
+    assert (await reverse(h, "till-2", redemption_id))["verdict"] == "not_yours"
+    assert (await reverse(h, "integrator-1", redemption_id, terminal=2))["verdict"] == "not_yours"
+    assert (await reverse(h, "supervisor-2", redemption_id))["verdict"] == "not_yours"
+    assert (await reverse(h, "till-1", new_id().hex()))["verdict"] == "not_found"
+    assert (await h.get("till-1", f"/v1/redemptions/{redemption_id}")).body["verdict"] == "accepted"
+    assert (await reverse(h, "supervisor-1", redemption_id))["verdict"] == "reversed"
+
+
+# --- malformed ---
+
+GOOD = {"redemption_id": "0" * 32, "code": "x"}
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    (
+        ({"code": "x"}, "redemption_id"),
+        ({"redemption_id": "0" * 32}, "code"),
+        (GOOD | {"redemption_id": "12 4" * 8}, "redemption_id"),
+        (GOOD | {"redemption_id": "０" * 32}, "redemption_id"),
+        (GOOD | {"redemption_id": ""}, "redemption_id"),
+        (GOOD | {"code": 7}, "code"),
+        (GOOD | {"colour": "red"}, "colour"),
+        (GOOD | {"scanned_ms": -1}, "scanned_ms"),
+        (GOOD | {"scanned_ms": 2**80}, "scanned_ms"),
+        (GOOD | {"scanned_ms": 1.5}, "scanned_ms"),
+        (GOOD | {"merchant_ref": "r" * 65}, "merchant_ref"),
+        (GOOD | {"cashier_ref": "r" * 65}, "cashier_ref"),
+        (GOOD | {"typed": "yes"}, "typed"),
+        ([1, 2], None),
+        (None, None),
+    ),
+)
+async def test_a_malformed_body_names_its_field(h: HttpWorld, body: object, field: str | None) -> None:
+    reply = await h.send("till-1", "POST", "/v1/redemptions", msgspec.json.encode(body))
+    assert reply.code == 400
+    assert reply.headers["Content-Type"] == "application/problem+json"
+    assert reply.body["type"] == "about:blank"
+    assert reply.body["title"] == "Bad Request"
+    assert reply.body["detail"]
+    assert reply.body.get("field") == field
+
+
+async def test_the_place_inside_a_reversal(h: HttpWorld) -> None:
+    path, reversal = f"/v1/redemptions/{'0' * 32}/reversal", {"reversal_id": "1" * 32}
+    for body, field in (
+        (reversal | {"original": GOOD | {"cod": 1}}, "original.cod"),
+        (reversal | {"original": GOOD | {"redemption_id": "z"}}, "original.redemption_id"),
+        (reversal | {"original": GOOD | {"redemption_id": "2" * 32}}, "original.redemption_id"),
+        ({"reversal_id": "0" * 32}, "reversal_id"),
+        (reversal | {"reason": "r" * 201}, "reason"),
+        (reversal | {"reversed_ms": -5}, "reversed_ms"),
+    ):
+        reply = await h.post("till-1", path, **body)
+        assert (reply.code, reply.body.get("field")) == (400, field)
+
+
+@pytest.mark.parametrize(
+    "content",
+    (
+        b"",
+        b"{",
+        b"\xff\xfe",
+        b'{"code":"\xff"}',
+        b"[" * 10_000,
+        b'{"redemption_id":"00000000000000000000000000000000","code":"\\ud800"}',
+    ),
+)
+async def test_what_is_not_json_is_refused(h: HttpWorld, content: bytes) -> None:
+    reply = await h.send("till-1", "POST", "/v1/redemptions", content)
+    assert (reply.code, reply.headers["Content-Type"]) == (400, "application/problem+json")
+
+
+async def test_other_requests_that_do_not_fit(h: HttpWorld) -> None:
+    content = msgspec.json.encode(GOOD)
+    big = msgspec.json.encode(GOOD | {"code": "x" * BODY_BYTES_MAX})
+    wrong_type = await h.send("till-1", "POST", "/v1/redemptions", content, **{"Content-Type": "text/plain"})
+    too_large = await h.send("till-1", "POST", "/v1/redemptions", big)
+    not_gzip = await h.send("till-1", "POST", "/v1/redemptions", content, **{"Content-Encoding": "gzip"})
+    no_path = await h.get("till-1", "/v1/nothing")
+    no_method = await h.send("till-1", "DELETE", "/v1/redemptions")
+    no_id = await h.get("till-1", "/v1/redemptions/xyz")
+    absent = await h.get("till-1", f"/v1/redemptions/{new_id().hex()}")
+    replies = (wrong_type, too_large, not_gzip, no_path, no_method, no_id, absent)
+    assert [reply.code for reply in replies] == [415, 413, 400, 404, 405, 400, 404]
+    assert {reply.headers["Content-Type"] for reply in replies} == {"application/problem+json"}
+    assert "POST" in no_method.headers["Allow"]
+
+
+async def test_a_charset_beside_the_media_type_is_fine(h: HttpWorld) -> None:
+    (code,) = await h.w.codes(1)
+    content = msgspec.json.encode({"redemption_id": new_id().hex(), "code": code})
+    header = {"Content-Type": "application/json; charset=utf-8"}
+    assert (await h.send("till-1", "POST", "/v1/redemptions", content, **header)).body["verdict"] == "accepted"
+
+
+async def test_twenty_wrong_codes_lock_the_till_until_an_operator_unlocks_it(h: HttpWorld) -> None:
+    (code,) = await h.w.codes(1)
+    for n in range(GUESSES_MAX):
+        assert (await h.redeem("till-1", f"NO-SUCH-{n}")).body["verdict"] == "unknown_code"
+    await until(lambda: h.w.directory.terminals[1].locked_until_ms)
+    locked = await h.redeem("till-1", code)
+    assert locked.body["verdict"] == "terminal_locked"
+    assert "UTC" in locked.body["note"]
+    assert (await h.redeem("till-2", code)).body["verdict"] == "accepted"
+    assert (await h.post("operator", "/v1/terminals/1/unlock")).body["locked_until_ms"] == 0
+    assert (await h.redeem("till-1", code)).body["verdict"] == "already_redeemed"
+
+
+async def test_when_nothing_is_known_the_till_is_asked_to_come_again(h: HttpWorld) -> None:
+    (code,) = await h.w.codes(1)
+    redemption_id = new_id().hex()
+    h.w.core.lanes[0].recover("a test")
+    reply = await h.redeem("till-1", code, redemption_id)
+    assert (reply.code, reply.headers["Retry-After"]) == (503, "1")
+    assert (reply.body["verdict"], reply.body["retry"]) == ("unresolved", True)
+    await h.w.ready()
+    assert (await h.redeem("till-1", code, redemption_id)).body["verdict"] == "accepted"
+
+
+async def test_health(h: HttpWorld) -> None:
+    assert (await h.get("", "/livez")).body == {"alive": True}
+    assert (await h.get("", "/readyz?verbose")).body == {"ready": True, "troubles": []}
+    h.w.core.lanes[0].recover("a test")
+    trouble = await h.get("", "/readyz?verbose")
+    assert trouble.code == 503
+    assert "a test" in trouble.body["troubles"][0]

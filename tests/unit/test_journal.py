@@ -71,6 +71,23 @@ async def test_a_code_is_in_no_file(tmp_path: Path, journal: Journal) -> None:
     assert CODE not in repr(read_journal(tmp_path / JOURNAL_NAME))
 
 
+async def test_a_commit_returns_only_after_its_bytes_are_synced(
+    tmp_path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    fdatasync = os.fdatasync
+
+    def watched(fd: int) -> None:
+        fdatasync(fd)
+        synced.append(os.fstat(fd).st_size)
+
+    monkeypatch.setattr("devices.journal.os.fdatasync", watched)
+    for n in range(3):
+        await journal.commit(scanned(journal, a_redeem(n)))
+        assert synced[-1] == os.stat(tmp_path / JOURNAL_NAME).st_size
+    assert len(synced) == 3
+
+
 async def test_two_seals_of_one_code_do_not_look_alike(journal: Journal) -> None:
     assert journal.seal(a_redeem(1)) != journal.seal(a_redeem(1))
 

@@ -125,6 +125,18 @@ async def test_a_refused_run_does_not_spoil_its_neighbours(log: EventLog) -> Non
     assert await log.read(CONTROL, 1, 10) == chain(CONTROL, 1)
 
 
+async def test_rivals_for_one_place_are_told_apart(log: EventLog) -> None:
+    first = chain(0, 1)
+    rival = [spoiled(first[0], tip=id16("rival"))]
+    calls = (log.append(run) for run in (first, first, rival, chain(0, 2), rival))
+    outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [
+        *(type(None), type(None), AppendRefused),
+        *(type(None), AppendRefused),
+    ]
+    assert await log.read(0, 1, 10) == chain(0, 2)
+
+
 async def test_a_run_longer_than_any_statement(log: EventLog) -> None:
     batches = chain(0, 1000)
     await log.append(batches)

@@ -11,14 +11,15 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 from log_batches import chain, head_of, id16
 
-from eventstore import sqlite_log
-from eventstore.log import CONTROL, EMPTY_HEAD, Batch, LogDamaged, LogFailed, LogLocked, LogUnreadable
+from eventstore import sqlite_file, sqlite_log
+from eventstore.log import CONTROL, EMPTY_HEAD, Batch, LogDamaged, LogFailed, LogLocked, LogUnreadable, batch_crc
 from eventstore.sqlite_file import open_reader
 from eventstore.sqlite_log import SqliteLog
-from eventstore.verify import verify
+from eventstore.verify import VERIFY_BATCHES, verify
 
 # Appends to partitions 0 to 2 at once until it is stopped; says `partition seq` for every append that returned.
 WRITER = """
@@ -157,6 +158,20 @@ async def test_one_holder_only(path: Path) -> None:
     await SqliteLog.open(path).close()
 
 
+async def test_a_wal_that_cannot_be_made_durable_is_not_believed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = SqliteLog.open(path)
+    await log.append(chain(0, 1))
+    with closing(sqlite3.connect(path, isolation_level=None)) as stuck:
+        stuck.execute("BEGIN")
+        stuck.execute("SELECT count(*) FROM batch").fetchone()
+        await log.append(chain(0, 2))  # after its snapshot: cannot be copied into the file while it reads
+        await log.close()
+        monkeypatch.setattr(sqlite_file, "BUSY_SECONDS", 0.05)
+        with pytest.raises(LogLocked, match="open read"):
+            SqliteLog.open(path)
+    await check_holds(path, {"0": 2})
+
+
 async def test_a_reader_follows_a_writing_holder(path: Path) -> None:
     log = SqliteLog.open(path)
     reader = open_reader(path)
@@ -199,6 +214,23 @@ async def test_damage_is_named_and_never_served(path: Path, name: str) -> None:
     with pytest.raises(LogDamaged) as damaged:
         await verify(reader, lambda *progress: None)
     assert (damaged.value.partition, damaged.value.seq) == (0, seq)
+    await reader.close()
+
+
+@pytest.mark.parametrize("seq", (3, VERIFY_BATCHES + 1))
+async def test_a_row_with_a_good_checksum_in_a_broken_chain_is_damage(path: Path, seq: int) -> None:
+    batches = chain(0, seq + 1)
+    log = SqliteLog.open(path)
+    await log.append(batches)
+    await log.close()
+    foreign = msgspec.structs.replace(batches[seq - 1], prev=id16("foreign"))
+    change(path, f"UPDATE batch SET prev = x'{foreign.prev.hex()}', crc = {batch_crc(foreign)} WHERE id = {seq}")
+    reader = open_reader(path)
+    with pytest.raises(LogDamaged, match="does not follow") as damaged:
+        await verify(reader, lambda *progress: None)
+    assert (damaged.value.partition, damaged.value.seq) == (0, seq)
+    with pytest.raises(LogDamaged, match="does not follow"):  # already one read of its neighbours shows it
+        await reader.read(0, max(1, seq - 1), 3)
     await reader.close()
 
 

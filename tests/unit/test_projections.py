@@ -9,7 +9,7 @@ import pytest
 from log_batches import AT_MS, chain, head_of, id16, record, redeemed
 
 from eventstore.events import IMPORT, REDEEM, REVERSE, VOID, IdReused, encode_records
-from eventstore.follower import FOLLOW_BATCHES, Follower, FollowerEnded
+from eventstore.follower import FOLLOW_BATCHES, POLL_SECONDS, Follower, FollowerEnded
 from eventstore.log import EMPTY_HEAD, Batch, EventLog, LogDamaged
 from eventstore.memory_log import MemoryLog
 from eventstore.projections import RedemptionIndex, StoreCounters, Tally
@@ -102,11 +102,14 @@ async def test_an_index_goes_on_where_it_stopped(tmp_path: Path) -> None:
     await first.close()
     second = RedemptionIndex.open(path, 2, "tests")
     assert second.checkpoint == {0: head_of(newest), 1: EMPTY_HEAD}
-    await append(log, 0, row(B, APPLIED))
+    newest = await append(log, 0, row(B, APPLIED))
     await catch_up(log, second)
     assert (await second.find(A), await second.find(B)) == ((0, 1, 0), (0, 2, 0))
     assert await second.reused() == []
     await second.close()
+    third = RedemptionIndex.open(path, 2, "tests")
+    assert third.checkpoint == {0: head_of(newest), 1: EMPTY_HEAD}
+    await third.close()
 
 
 @pytest.mark.parametrize("spoil", ("damaged", "deleted", "other deployment", "other log", "log is shorter"))
@@ -170,11 +173,12 @@ class Seen:
 
 async def test_a_follower_applies_everything_in_order_and_then_what_comes() -> None:
     log, seen = MemoryLog(1), Seen()
-    batches = chain(0, 3 * FOLLOW_BATCHES + 7)
+    batches = chain(0, 12 * FOLLOW_BATCHES + 7)
     await log.append(batches[:-1])
     follower = Follower(log, seen, {0: EMPTY_HEAD})
     task = asyncio.create_task(follower.run())
-    await follower.wait_until(0, len(batches) - 1)
+    async with asyncio.timeout(4 * POLL_SECONDS):  # it does not pause while there is more
+        await follower.wait_until(0, len(batches) - 1)
     assert seen.batches == batches[:-1]
     waiting = asyncio.create_task(follower.wait_until(0, len(batches)))
     await log.append(batches[-1:])

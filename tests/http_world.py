@@ -1,5 +1,6 @@
 """A core behind its real HTTP door: two merchants, two channels, a token of every role, and a client for tests."""
 
+import io
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -50,7 +51,9 @@ class HttpWorld:
     def __init__(self, w: World, app: web.Application, session: aiohttp.ClientSession, tokens: dict[str, str]) -> None:
         self.w, self.app, self.session, self.tokens = w, app, session, tokens
 
-    async def send(self, who: str, method: str, path: str, content: bytes | None = None, **headers: str) -> Reply:
+    async def send(
+        self, who: str, method: str, path: str, content: bytes | io.BytesIO | None = None, **headers: str
+    ) -> Reply:
         if who:
             headers["Authorization"] = f"Bearer {self.tokens[who]}"
         if content is not None:

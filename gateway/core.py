@@ -12,7 +12,7 @@ from redis.asyncio import Connection
 
 from eventstore.events import IdReused
 from eventstore.follower import Follower
-from eventstore.log import TIP_BYTES, Batch, LogFailed
+from eventstore.log import TIP_BYTES, Batch
 from eventstore.projections import RedemptionIndex
 from eventstore.sqlite_log import SqliteLog
 from gateway.claims import ValkeyArbiter
@@ -163,7 +163,7 @@ async def open_core(
         follower.wake()
         observer.batch(batch, seconds)
 
-    def on_fatal(error: LogFailed) -> None:
+    def on_fatal(error: BaseException) -> None:
         if not fatal.done():
             fatal.set_exception(error)
 
@@ -191,6 +191,7 @@ async def open_core(
         used=ledger,
         recent=await recent_ids(log, now_ms()),
         now_ms=now_ms,
+        on_fatal=on_fatal,
         is_stalled=lambda: core.is_stalled(),  # noqa: PLW0108 - core is made of this
     )
     desk = Desk(redeemer=redeemer, control=control, lanes=lanes, arbiter=arbiter, ledger=ledger, now_ms=now_ms)

@@ -112,7 +112,7 @@ class Lane:
         mint_tip: Callable[[], bytes],
         purged: Callable[[], Collection[int]],
         on_batch: OnBatch,
-        on_fatal: Callable[[LogFailed], None],
+        on_fatal: Callable[[BaseException], None],
         on_recovered: Callable[[int, Recovered | PartitionHalted], None],
     ) -> None:
         self.partition = partition
@@ -178,7 +178,7 @@ class Lane:
     def _carried(self, task: asyncio.Task[None]) -> None:
         self._under_way.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            raise error  # a bug: let the loop's exception handler end the gateway
+            self._on_fatal(error)  # a bug: nothing this gateway says can be relied on any more
         self._flush()
 
     # --- claim, append, answer ---

@@ -2,8 +2,8 @@
 
 Stream (`/v1/stream`, subprotocol `tillgate.v1`): every WebSocket message is one msgpack array whose first element is
 the tag below (subprotocol `tillgate.v1.json`: the same as JSON text, bytes as base64). A till says `hello`, answers the
-`challenge` with `proof`, gets `welcome`, and from then on sends `redeem` and `reverse` messages, each with a `ref` of its
-own choosing, and gets one `verdicts` message with that `ref` back for each.
+`challenge` with `proof`, gets `welcome`, and from then on sends `redeem` and `reverse` messages, each with a `ref` of
+its own choosing, and gets one `verdicts` message with that `ref` back for each.
 """
 
 import enum
@@ -59,7 +59,7 @@ _PUBLIC = {
     Verdict.TOMBSTONED: Verdict.REVERSED,
 }
 PUBLIC = tuple(_PUBLIC.get(Verdict(n), Verdict(n)) if n in Verdict._value2member_map_ else None for n in range(256))
-"""What a till is told, by verdict byte: unknown, forged and never-issued codes look alike; repeats look like the first."""
+"""What a till is told, by verdict byte: unknown, forged and never-issued look alike, repeats look like the first."""
 
 
 class Redeem(msgspec.Struct, array_like=True, gc=False, frozen=True):

@@ -77,11 +77,12 @@ class Redeemer:
         recent: RecentIds,
         now_ms: Callable[[], int],
         is_stalled: Callable[[], bool],
+        on_fatal: Callable[[BaseException], None],
     ) -> None:
         self.ring = ring
         self.recent = recent
         self._control, self._lanes, self._arbiter, self._used = control, lanes, arbiter, used
-        self._now_ms, self._is_stalled = now_ms, is_stalled
+        self._now_ms, self._is_stalled, self._on_fatal = now_ms, is_stalled, on_fatal
         self._guesses = Guesses()
         self._partitions = len(lanes)
         self._standings: dict[tuple[int, str, str], _Kept] = {}
@@ -263,7 +264,7 @@ class Redeemer:
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            raise error  # a bug, or the log failed: the loop's exception handler ends the gateway
+            self._on_fatal(error)  # a bug, or the log failed
 
     async def _admit_slowly(self, asked: Asked, terminal: Terminal, scans: Sequence[Redeem], slow: list[int]) -> None:
         spots: Sequence[Spot | _Nowhere | None] = [None] * len(slow)

@@ -14,6 +14,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -259,3 +260,41 @@ def _sync(fd: int) -> None:
         os.fdatasync(fd)
     except OSError as error:
         raise JournalBroken(f"fsync of the journal failed: {error.strerror}") from None
+
+
+def main() -> int:
+    """`python -m devices.journal FILE...`: one JSON line a redemption, in the order they were scanned, file by file."""
+    for path in map(Path, sys.argv[1:]):
+        try:
+            records = read_journal(path)
+        except (JournalDamaged, OSError) as fault:
+            print(f"journal: {fault}", file=sys.stderr)
+            return 1
+        for record in records:
+            sys.stdout.buffer.write(msgspec.json.encode(_told(path, record)) + b"\n")
+    return 0
+
+
+def _told(path: Path, record: Record) -> dict[str, object]:
+    """What the cashier was told of one redemption and of what undid it; no code, and nothing made from one."""
+    reversals = [
+        {
+            "reversal_id": reversal.reversal_id.hex(),
+            "verdict": reversal.verdict,
+            "place": reversal.place,
+            "gave_up": reversal.gave_up,
+        }
+        for reversal in record.reversals
+    ]
+    return {
+        "journal": str(path),
+        "redemption_id": record.redemption_id.hex(),
+        "verdict": record.verdict,
+        "place": record.place,
+        "at_ms": record.at_ms,
+        "reversals": reversals,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,163 @@
+"""What came of the demo: the journals put beside the plan, the proof beside both; as an object and as tables."""
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from gateway.demo_story import Kill, Outcome
+from gateway.messages import Verdict
+from gateway.proof import Proof, sentence
+from gateway.proof_equalities import Told
+
+
+class Case(msgspec.Struct, frozen=True):
+    """One step that was more than a plain redemption: what each till was told, as a verdict and in words."""
+
+    case: str
+    act: str
+    deed: str
+    stores: list[str]
+    verdicts: list[str]
+    told: list[str]
+    expected: list[str]
+    as_expected: bool
+
+
+class Result(msgspec.Struct, frozen=True):
+    """Everything `tillgate demo --json` prints. `holds`: every equality, and every verdict as it had to be."""
+
+    holds: bool
+    seed: int
+    stores: int
+    phones: int
+    vouchers: dict[str, int]
+    scans: int
+    told: dict[str, int]  # final answers by public verdict
+    plain_redemptions: int
+    plain_as_expected: bool
+    cases: list[Case]
+    kills: list[Kill]
+    proof: Proof
+    seconds: dict[str, float]
+
+
+def cases_of(outcomes: Sequence[Outcome], journals: Sequence[Sequence[Told]], stores: Sequence[str]) -> list[Case]:
+    """Every outcome with its verdicts from the journals, by till in the order of scans; plain ones have case ''."""
+    return [_case(outcome, journals, stores) for outcome in outcomes]
+
+
+def _case(outcome: Outcome, journals: Sequence[Sequence[Told]], stores: Sequence[str]) -> Case:
+    step, verdicts = outcome.step, list[str]()
+    told = list[str]()
+    for reading in outcome.readings:
+        record = journals[reading.till][reading.number]
+        assert record.redemption_id.endswith(reading.tail), "journal and screen speak of different scans"
+        verdicts.append(_name(record.verdict))
+        verdicts += [_name(reversal.verdict) for reversal in record.reversals]
+        told += filter(None, (reading.told, reading.told_later))
+    return Case(
+        case=step.case,
+        act=outcome.act,
+        deed=step.deed.value,
+        stores=[stores[reading.till] for reading in outcome.readings],
+        verdicts=verdicts,
+        told=told,
+        expected=list(step.expected),
+        as_expected=sorted(verdicts) == sorted(step.expected),
+    )
+
+
+def _name(verdict: int | None) -> str:
+    return "unanswered" if verdict is None else Verdict(verdict).name.lower()
+
+
+def result_of(
+    cases: Sequence[Case],
+    kills: Sequence[Kill],
+    proof: Proof,
+    *,
+    seed: int,
+    stores: int,
+    phones: int,
+    vouchers: Mapping[str, int],
+    seconds: Mapping[str, float],
+) -> Result:
+    plain = [case for case in cases if not case.case]
+    told: dict[str, int] = {}
+    for case in cases:
+        for verdict in case.verdicts:
+            told[verdict] = told.get(verdict, 0) + 1
+    return Result(
+        holds=proof.holds and all(case.as_expected for case in cases),
+        seed=seed,
+        stores=stores,
+        phones=phones,
+        vouchers=dict(vouchers),
+        scans=sum(len(case.stores) for case in cases),
+        told=dict(sorted(told.items(), key=lambda pair: -pair[1])),
+        plain_redemptions=len(plain),
+        plain_as_expected=all(case.as_expected for case in plain),
+        cases=[case for case in cases if case.case],
+        kills=list(kills),
+        proof=proof,
+        seconds={name: round(took, 2) for name, took in seconds.items()},
+    )
+
+
+def shown(result: Result) -> Group:
+    """Tables for people."""
+    tables = (_verdict_table(result), _case_table(result), _kill_table(result), _proof_table(result))
+    return Group(*tables, _verdict_line(result))
+
+
+def _verdict_table(result: Result) -> Table:
+    table = Table("answer", "told to tills", "in the log", title=f"{result.scans:,} scans at {result.stores} stores")
+    logged = result.proof.verdicts
+    for name in (*result.told, *(name for name in logged if name not in result.told)):
+        table.add_row(name.replace("_", " "), str(result.told.get(name, "-")), str(logged.get(name, "-")))
+    return table
+
+
+def _case_table(result: Result) -> Table:
+    """One line for each kind of case, with the first of them told in full."""
+    table = Table("case", "times", "the cashier was told", "", title="What is not an everyday scan", show_lines=True)
+    kinds: dict[str, list[Case]] = {}
+    for case in result.cases:
+        kinds.setdefault(case.case, []).append(case)
+    for kind, same in kinds.items():
+        told = "\n".join(f"{store}: {text}" for store, text in _lines(same[0]))
+        table.add_row(kind, str(len(same)), told, _mark(all(case.as_expected for case in same)))
+    return table
+
+
+def _lines(case: Case) -> list[tuple[str, str]]:
+    stores = case.stores * len(case.told) if len(case.stores) == 1 else case.stores
+    return list(zip(stores, case.told, strict=False))
+
+
+def _kill_table(result: Result) -> Table:
+    table = Table("kill -9", "after answers", "scans in the air", "back after", title="What was killed in the middle")
+    for kill in result.kills:
+        table.add_row(kill.what, str(kill.answered_before), str(kill.unanswered), f"{kill.back_ms} ms")
+    return table
+
+
+def _proof_table(result: Result) -> Table:
+    table = Table("it must hold that", "", title="The proof, from the log file, Valkey and the tills' journals alone")
+    for equality in result.proof.equalities:
+        table.add_row(sentence(equality), _mark(equality.holds))
+    return table
+
+
+def _mark(good: bool) -> Text:
+    return Text("holds", style="green") if good else Text("DIFFERS", style="bold red")
+
+
+def _verdict_line(result: Result) -> Text:
+    took = f"{result.seconds['total']:.1f} s, seed {result.seed}"
+    if result.holds:
+        return Text(f"All of it holds ({took}).", style="bold green")
+    return Text(f"Something differs ({took}): see above.", style="bold red")

@@ -1,0 +1,153 @@
+"""The proof, from outside: `python -m gateway.proof DATA < journals.ndjson`, with the gateway up, idle or not asked.
+
+A process of its own, which asks no gateway. It reads the event log (opened read-only), the private Valkey of the data
+directory, and on standard input what `python -m devices.journal FILE...` prints of the tills' journals. Exit code 0:
+all equalities hold; 3: one does not.
+"""
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+import msgspec
+from redis.asyncio import Redis
+
+from eventstore.events import BadPayload, CampaignPurged, decode_control
+from eventstore.log import CONTROL, Head, LogDamaged, LogReader
+from eventstore.sqlite_file import open_reader
+from eventstore.verify import VERIFY_BATCHES, verify
+from eventstore.vouchers import FoldedState, apply_batch, empty_state
+from gateway.claims import parse_head
+from gateway.cli_output import EXIT_DIFFERENT, Fault
+from gateway.embedded import Endpoint, endpoint_of
+from gateway.messages import Verdict
+from gateway.proof_equalities import Equality, Live, LogFacts, Told, equalities
+
+SCAN_COUNT = 1000  # keys a SCAN step looks at: some milliseconds of Valkey's time
+
+
+class Proof(msgspec.Struct, frozen=True):
+    """Everything found; `verdicts` counts the redemption attempts in the log by what was said, repeats included."""
+
+    holds: bool
+    equalities: list[Equality]
+    verdicts: dict[str, int]
+    partitions: int
+
+
+async def prove(log: LogReader, valkey: Redis, told: Sequence[Told]) -> Proof:
+    """Compare log, Valkey and journals. Nothing may be redeemed meanwhile: the three are read one after the other.
+
+    Raises LogFailed, and redis.exceptions.RedisError.
+    """
+    facts, rebuilt = LogFacts(told), empty_state(log.partitions)
+    try:
+        found = [await _chain(log)]
+        rebuilt = empty_state(log.partitions, await _purged(log))
+        await _walk(log, facts, rebuilt)
+    except (LogDamaged, BadPayload) as error:
+        found = [_chain_equality({}, str(error))]
+    found += equalities(facts, told, rebuilt, await read_live(valkey, log.partitions))
+    said = {Verdict(byte).name.lower(): count for byte, count in sorted(facts.verdicts.items())}
+    return Proof(all(each.holds for each in found), found, said, log.partitions)
+
+
+async def _chain(log: LogReader) -> Equality:
+    whole = await verify(log, lambda partition, seq, head_seq: None)
+    numbers = {"batches": whole.batches, "records": whole.records, "control events": whole.control_events}
+    return _chain_equality(numbers, "")
+
+
+def _chain_equality(numbers: dict[str, int], difference: str) -> Equality:
+    says = "the log is whole: every batch intact and joined to the one before it"
+    return Equality("log_chain_verified", says, not difference, numbers, difference)
+
+
+async def _purged(log: LogReader) -> set[int]:
+    """Campaigns whose vouchers Valkey no longer keeps."""
+    purged, seq = set(), 0
+    while batches := await log.read(CONTROL, seq + 1, VERIFY_BATCHES):
+        for batch in batches:
+            events = decode_control(batch.payload).events
+            purged |= {event.campaign for event in events if isinstance(event, CampaignPurged)}
+        seq = batches[-1].seq
+    return purged
+
+
+async def _walk(log: LogReader, facts: LogFacts, rebuilt: FoldedState) -> None:
+    for partition in range(log.partitions):
+        seq = 0
+        while batches := await log.read(partition, seq + 1, VERIFY_BATCHES):
+            for batch in batches:
+                facts.take(batch)
+                apply_batch(rebuilt, batch)
+            seq = batches[-1].seq
+
+
+async def read_live(valkey: Redis, partitions: int) -> Live:
+    """Every key of every partition but the redis stream of recent batches. Raises redis.exceptions.RedisError."""
+    hashes: dict[bytes, dict[bytes, bytes]] = {}
+    heads: dict[int, Head] = {}
+    for partition in range(partitions):
+        prefix = b"{%d}" % partition
+        heads[partition] = parse_head(_octets(await valkey.get(prefix + b"head")))
+        async for key in valkey.scan_iter(match=prefix + b"*", count=SCAN_COUNT):
+            if key not in (prefix + b"head", prefix + b"log"):
+                fields = await valkey.hgetall(key)
+                hashes[key] = {_octets(field): _octets(value) for field, value in fields.items()}
+    return Live(hashes, heads)
+
+
+def _octets(reply: bytes | str | None) -> bytes:
+    assert not isinstance(reply, str), "the client decodes nothing"
+    return reply or b""
+
+
+def connected(endpoint: Endpoint) -> Redis:
+    """A client of the private Valkey, bytes in and bytes out."""
+    if endpoint.unix_path is not None:
+        return Redis(unix_socket_path=endpoint.unix_path)
+    return Redis(host=endpoint.host or "", port=endpoint.port or 0, password=endpoint.password)
+
+
+async def _prove_directory(directory: Path, told: Sequence[Told]) -> Proof:
+    endpoint = endpoint_of(directory)
+    if endpoint is None:
+        raise Fault(f"{directory} has no private Valkey")
+    log = open_reader(directory / "log.db")
+    try:
+        async with connected(endpoint) as valkey:
+            return await prove(log, valkey, told)
+    finally:
+        await log.close()
+
+
+@click.command()
+@click.argument("data", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print the proof as one JSON object.")
+def command(data: Path, as_json: bool) -> None:
+    """Prove that the log, the private Valkey of DATA and the journals on standard input tell one story."""
+    try:
+        told = msgspec.json.Decoder(Told).decode_lines(sys.stdin.buffer.read())
+    except msgspec.MsgspecError as error:
+        raise Fault(f"standard input is not what `python -m devices.journal` prints: {error}") from None
+    proof = asyncio.run(_prove_directory(data, told))
+    click.echo(msgspec.json.encode(proof).decode() if as_json else in_words(proof))
+    sys.exit(0 if proof.holds else EXIT_DIFFERENT)
+
+
+def in_words(proof: Proof) -> str:
+    """One line an equality."""
+    return "\n".join(f"{'holds' if each.holds else 'DIFFERS'}  {sentence(each)}" for each in proof.equalities)
+
+
+def sentence(equality: Equality) -> str:
+    """What must hold, the numbers, and the first difference."""
+    numbers = ", ".join(f"{name} {number}" for name, number in equality.numbers.items())
+    return "; ".join(filter(None, (equality.says, numbers, equality.difference)))
+
+
+if __name__ == "__main__":
+    command()

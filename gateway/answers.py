@@ -20,9 +20,6 @@ _TAKEN = (Verdict.ALREADY_REDEEMED, Verdict.CONFLICT)  # the ones that have a wi
 _HIDE_VOUCHER = (Verdict.UNKNOWN_CODE, Verdict.UNREADABLE, Verdict.ID_REUSED, Verdict.TERMINAL_LOCKED)
 _KIND_REDEEMED = ord("R")
 
-NAMES = tuple(None if public is None else public.name.lower() for public in PUBLIC)
-"""What a verdict byte is called in public."""
-
 
 def public_verdict(byte: int) -> Verdict:
     """What is told for a logged byte."""

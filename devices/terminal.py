@@ -100,11 +100,8 @@ def _stop_signals() -> Iterator[asyncio.Event]:
             loop.remove_signal_handler(number)
 
 
-def main() -> int:
-    """`python -m devices.terminal --config terminal.toml`: 0 after a clean stop, 1 with the reason on stderr."""
-    parser = argparse.ArgumentParser(prog="devices.terminal", description=__doc__)
-    parser.add_argument("--config", type=Path, default=Path("terminal.toml"))
-    path = parser.parse_args().config
+def run(path: Path) -> int:
+    """The till of one configuration file: 0 after a clean stop, 1 with the reason on stderr."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a C locale must not end a till that speaks Chinese
     exit_code = 0
@@ -115,6 +112,13 @@ def main() -> int:
         for fault in _leaves(group):
             print(f"terminal: {fault}", file=sys.stderr)
     return exit_code
+
+
+def main() -> int:
+    """`python -m devices.terminal --config terminal.toml`: what a till runs that has no gateway installed."""
+    parser = argparse.ArgumentParser(prog="devices.terminal", description=__doc__)
+    parser.add_argument("--config", type=Path, default=Path("terminal.toml"))
+    return run(parser.parse_args().config)
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:

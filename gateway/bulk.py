@@ -17,6 +17,7 @@ import msgspec
 from gateway.codes import Hashed, KeyRing, Refused, classify_for_import, normalise
 
 CHUNK_CODES = 1000  # what the gateway takes in one request
+CHUNK_BYTES = 1 << 20  # of UTF-8; as JSON it is six times as much at worst, which the gateway still takes
 LINE_CHARS_MAX = 65_536  # far above any code; whoever reads a file cuts longer lines here
 REQUEST_ID_BYTES = 16
 _SCRYPT = {"n": 2**14, "r": 8, "p": 1}  # 16 MiB and about 50 ms: once a file
@@ -52,7 +53,11 @@ def read_lines(lines: Iterable[str], column: str) -> Iterator[Line | Unfit]:
 
 
 def _line(number: int, text: str) -> Iterator[Line | Unfit]:
-    if text.strip():
+    if not text.strip():
+        return
+    if any("\ud800" <= char <= "\udfff" for char in text):  # what a lenient decoder makes of other bytes
+        yield Unfit(number, "is not text in UTF-8")
+    else:
         yield Line(number, text.rstrip("\r\n"))
 
 
@@ -67,7 +72,7 @@ def _fields(lines: Iterator[str], at: int) -> Iterator[Line | Unfit]:
             yield Unfit(rows.line_num + 1, f"is not CSV: {error}")
             continue
         if len(row) > at and row[at].strip():
-            yield Line(rows.line_num + 1, row[at])
+            yield from _line(rows.line_num + 1, row[at])
         elif any(field.strip() for field in row):
             yield Unfit(rows.line_num + 1, "has no code in its column")
 
@@ -83,8 +88,6 @@ def sort_out(lines: Iterable[Line | Unfit], ring: KeyRing) -> Iterator[Line | Un
 
 
 def _sorted(line: Line, ring: KeyRing, seen: dict[bytes, int]) -> Line | Unfit:
-    if any("\ud800" <= char <= "\udfff" for char in line.text):
-        return Unfit(line.number, "is not text in UTF-8")
     kind = classify_for_import(line.text)
     if isinstance(kind, Refused):
         return Unfit(line.number, kind.why)
@@ -92,6 +95,21 @@ def _sorted(line: Line, ring: KeyRing, seen: dict[bytes, int]) -> Line | Unfit:
     assert isinstance(hashed, Hashed), "classify_for_import and parse agree"
     earlier = seen.setdefault(hashed.keyed_hash, line.number)
     return line if earlier == line.number else Unfit(line.number, f"has the same code as line {earlier}")
+
+
+def chunked(lines: Iterable[Line | Unfit]) -> Iterator[list[Line | Unfit]]:
+    """Runs of lines that fit in one request each; the same lines always give the same runs."""
+    chunk: list[Line | Unfit] = []
+    size_bytes = 0
+    for line in lines:
+        line_bytes = len(line.text.encode()) if isinstance(line, Line) else 0
+        if len(chunk) == CHUNK_CODES or (chunk and size_bytes + line_bytes > CHUNK_BYTES):
+            yield chunk
+            chunk, size_bytes = [], 0
+        chunk.append(line)
+        size_bytes += line_bytes
+    if chunk:
+        yield chunk
 
 
 class RequestIds:

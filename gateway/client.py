@@ -7,6 +7,7 @@ gateway said 503: nothing is known, the same request may be sent again), `Refuse
 
 import asyncio
 import re
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
@@ -66,9 +67,10 @@ class Problem(msgspec.Struct, frozen=True):
 class Client:
     """One gateway at `url` (`http://host:port`), asked with one bearer token. An async context manager."""
 
-    def __init__(self, url: str, token: str = "") -> None:
+    def __init__(self, url: str, token: str = "", *, tls: ssl.SSLContext | None = None) -> None:
         self.url = url.rstrip("/")
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._tls: ssl.SSLContext | bool = tls or True
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -140,7 +142,7 @@ class Client:
         content = msgspec.json.encode(body) if method == "POST" else None
         headers = {"Content-Type": "application/json"} if content is not None else {}
         return self._session.request(
-            method, _url(self.url + path, query), data=content, headers=headers, allow_redirects=False
+            method, _url(self.url + path, query), data=content, headers=headers, ssl=self._tls, allow_redirects=False
         )
 
     def _unreachable(self, error: Exception) -> Unreachable:

@@ -154,15 +154,28 @@ async def _replay(arbiter: Arbiter, log: EventLog, partition: int, first_seq: in
         first_seq = batches[-1].seq + 1
 
 
-async def rebuild(arbiter: Arbiter, log: EventLog, partition: int, *, token: bytes, purged: Collection[int]) -> Head:
-    """Fold the partition's whole log in memory and load the result; Valkey's old state is gone after this."""
+async def rebuild(
+    arbiter: Arbiter,
+    log: EventLog,
+    partition: int,
+    *,
+    token: bytes,
+    purged: Collection[int],
+    advance: Callable[[int], None] = lambda batches: None,
+) -> Head:
+    """Fold the partition's whole log in memory and load the result; Valkey's old state is gone after this.
+
+    `advance` is told how many more batches were folded.
+    """
     state = empty_state(log.partitions, purged)
     head = await log.head(partition)
     seq = 1
     while seq <= head.seq:
-        for batch in await _read(log, partition, seq, READ_BATCHES):
+        batches = await _read(log, partition, seq, READ_BATCHES)
+        for batch in batches:
             apply_batch(state, batch)
-            seq = batch.seq + 1
+        seq = batches[-1].seq + 1
+        advance(len(batches))
     await arbiter.rebuild(partition, state.hashes, head, token)
     return head
 

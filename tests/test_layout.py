@@ -35,7 +35,7 @@ MAY_IMPORT = {  # design: truth below, answer above it, and stores and load only
 }
 MAY_ALSO_IMPORT_LAZILY = {  # inside a function only
     # One command for everything, while a terminal installs only its own part of it.
-    "gateway.cli": ("devices", "loadtest"),
+    "gateway.cli_terminal": ("devices",),
 }
 LEAVES = ("gateway", "gateway.messages")  # what a terminal loads of the gateway: these import nothing of ours
 
@@ -45,12 +45,14 @@ GATEWAY_ONLY = ("redis", "hiredis", "uvloop", "prometheus_client", "zxingcpp", "
 PURE = (  # time, ids, keys and bytes come in as arguments
     "gateway.messages",
     "gateway.codes",
+    "gateway.bulk",
     "gateway.money",
     "gateway.campaign",
     "gateway.offer_*",
     "gateway.roles",
     "gateway.control_rules",
     "gateway.directory",
+    "gateway.log_lines",
     "gateway.texts",
     "eventstore.log",
     "eventstore.events",

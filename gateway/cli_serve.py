@@ -1,0 +1,59 @@
+"""`tillgate serve`: every setting of the gateway as a flag, and the gateway until it is told to leave."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+from msgspec import Meta
+
+from gateway.cli_output import EXIT_USAGE, Fault, prints_results, say
+from gateway.config import SETTINGS, BadConfig, flag_of, read, variable_of
+
+
+def _flags(command: Callable[..., Any]) -> Callable[..., Any]:
+    for key, annotated in reversed(SETTINGS.items()):
+        meta = next(extra for extra in get_args(annotated) if isinstance(extra, Meta))
+        text = f"{(meta.description or key).capitalize()} (else {variable_of(key)})."
+        command = click.option(flag_of(key), key.replace(".", "__"), help=text, metavar="VALUE")(command)
+    return command
+
+
+@click.command()
+@click.option("--config", type=click.Path(path_type=Path, dir_okay=False), help="TOML file (else TILLGATE_CONFIG).")
+@_flags
+@prints_results
+def serve(config: Path | None, as_json: bool, **given: str | None) -> int:
+    """Run the gateway until SIGTERM or Ctrl-C. Flags override TILLGATE_* variables, and those the TOML file.
+
+    With --json, one line on standard output says that it answers, and where.
+
+    \b
+    tillgate serve --data /var/lib/tillgate --server-port 8080
+    """
+    try:
+        loaded = read(
+            config, os.environ, {key.replace("__", "."): text for key, text in given.items() if text is not None}
+        )
+    except BadConfig as error:
+        raise Fault(str(error), EXIT_USAGE) from None
+    from eventstore.log import LogDamaged, LogFailed, LogLocked, LogUnreadable
+    from gateway.embedded import EmbeddedError
+    from gateway.keyfile import KeyFault
+    from gateway.main import run
+
+    def ready(url: str) -> None:
+        say(f"serving {loaded.config.data} at {url}; Ctrl-C ends it")
+        if as_json:
+            click.echo(json.dumps({"url": url, "pid": os.getpid()}))
+
+    try:
+        return run(loaded.config, ready=ready, report=say)
+    except BadConfig as error:
+        raise Fault(str(error), EXIT_USAGE) from None
+    except FileNotFoundError as error:
+        raise Fault(str(error), hint=f"tillgate init --data {loaded.config.data}") from None
+    except (LogDamaged, LogFailed, LogLocked, LogUnreadable, EmbeddedError, KeyFault) as error:
+        raise Fault(str(error), hint="tillgate doctor") from None

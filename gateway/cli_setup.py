@@ -1,0 +1,166 @@
+"""`tillgate init`, `token` and `key`: what a deployment starts with, and who may do what."""
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import click
+
+from gateway.cli_output import Fault, next_step, print_one, print_rows, prints_results, say
+from gateway.cli_session import Reach, ask, data_directory, loaded, reaches_gateway, takes_data
+
+PARTITIONS_MAX = 1024  # eventstore.log has the reason
+
+Row = dict[str, Any]
+
+
+@click.command()
+@click.option(
+    "--partitions",
+    type=click.IntRange(1, PARTITIONS_MAX),
+    default=1,
+    show_default=True,
+    help="Shards of the log, for ever; more than 1 only for a cluster of Valkeys (2-4 for each primary).",
+)
+@takes_data
+@prints_results
+def init(partitions: int, data_dir: str | None, as_json: bool) -> None:
+    """Create a data directory: code keys, an empty log, and the first admin token.
+
+    \b
+    tillgate init --data /var/lib/tillgate
+    """
+    from gateway.deployment import AlreadyInitialised, initialise
+    from gateway.keyfile import KeyFault
+
+    directory = Path(loaded(data_dir).config.data)
+    try:
+        made = asyncio.run(initialise(directory, partitions, time.time_ns() // 1_000_000))
+    except (AlreadyInitialised, KeyFault) as error:
+        raise Fault(str(error)) from None
+    except OSError as error:
+        raise Fault(f"{error.filename or directory}: {error.strerror}") from None
+    result = {
+        "data": str(directory),
+        "deployment_id": made.deployment_id,
+        "partitions": made.partitions,
+        "token_file": str(made.token_file),
+        "key_file": str(made.key_file),
+    }
+    print_one(result, as_json)
+    say("Keep a copy of the key file elsewhere: without it no voucher can be redeemed.")
+    next_step(f"tillgate key backup FILE --data {directory}; tillgate serve --data {directory}")
+
+
+# --- tokens ---------------------------------------------------------------------------------------------------------
+
+
+@click.group()
+def token() -> None:
+    """Create, revoke and list the bearer tokens of people and programs."""
+
+
+@token.command()
+@click.argument("role")
+@click.option("--scope", default="", help="Which merchant, channel or terminal number the role is bound to.")
+@click.option("--label", required=True, help="Who holds it; shown in lists.")
+@reaches_gateway
+@prints_results
+def create(role: str, scope: str, label: str, reach: Reach, as_json: bool) -> None:
+    """Create a token of a ROLE: integrator, supervisor, merchant, channel, operator, auditor or admin.
+
+    It is shown this once; the gateway keeps only its hash.
+
+    \b
+    tillgate token create integrator --scope noodle-king --label "till software of Noodle King"
+    """
+    body = {"role": role, "scope": scope, "label": label}
+    made = ask(reach, lambda client: client.post("/v1/tokens", body, Row))
+    print_one(made, as_json)
+    say("This is the only time the token is shown.")
+
+
+@token.command()
+@click.argument("token_id")
+@reaches_gateway
+@prints_results
+def revoke(token_id: str, reach: Reach, as_json: bool) -> None:
+    """Revoke a token; every gateway refuses it within a second.
+
+    \b
+    tillgate token revoke 9f3c01
+    """
+    print_one(ask(reach, lambda client: client.post(f"/v1/tokens/{quote(token_id, '')}/revoke", {}, Row)), as_json)
+
+
+@token.command("list")
+@reaches_gateway
+@prints_results
+def list_tokens(reach: Reach, as_json: bool) -> None:
+    """List tokens, without their secrets."""
+    rows = ask(reach, lambda client: client.get("/v1/tokens", list[Row]))
+    print_rows(rows, ("token_id", "role", "scope", "label", "revoked"), as_json)
+
+
+# --- keys -----------------------------------------------------------------------------------------------------------
+
+
+@click.group()
+def key() -> None:
+    """Add, retire, list and back up the keys that sign codes."""
+
+
+@key.command()
+@reaches_gateway
+@prints_results
+def add(reach: Reach, as_json: bool) -> None:
+    """Add a key and sign new codes with it; codes signed with older live keys still count.
+
+    \b
+    tillgate key add
+    """
+    print_one(ask(reach, lambda client: client.post("/v1/keys", {}, Row)), as_json)
+    next_step("tillgate key backup FILE")
+
+
+@key.command()
+@click.argument("key_id", type=click.IntRange(1, 255))
+@reaches_gateway
+@prints_results
+def retire(key_id: int, reach: Reach, as_json: bool) -> None:
+    """Retire a key for ever: unused vouchers signed with it can no longer be redeemed.
+
+    \b
+    tillgate key retire 1
+    """
+    print_one(ask(reach, lambda client: client.post(f"/v1/keys/{key_id}/retire", {}, Row)), as_json)
+
+
+@key.command("list")
+@reaches_gateway
+@prints_results
+def list_keys(reach: Reach, as_json: bool) -> None:
+    """List key ids; the keys themselves are shown to nobody."""
+    print_rows(ask(reach, lambda client: client.get("/v1/keys", list[Row])), ("key_id", "active", "retired"), as_json)
+
+
+@key.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@takes_data
+@prints_results
+def backup(file: Path, data_dir: str | None, as_json: bool) -> None:
+    """Copy the key file to FILE, readable by you only. Works beside a running gateway.
+
+    \b
+    tillgate key backup /media/safe/codes.toml
+    """
+    from gateway.keyfile import KeyFault, KeyFile
+
+    try:
+        KeyFile(data_directory(data_dir)).backup(file)
+    except KeyFault as error:
+        raise Fault(str(error)) from None
+    print_one({"backup": str(file)}, as_json)
+    say("Whoever reads this file can mint vouchers: keep it as safe as cash.")

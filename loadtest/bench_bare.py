@@ -28,6 +28,8 @@ from gateway.messages import (
     Welcome,
 )
 
+KEEP_ALIVE_S, COLLECT_AFTER = 75.0, (50_000, 20, 50)  # as the gateway has them
+
 _request = msgspec.json.Decoder(RedemptionRequest)
 _message = msgspec.msgpack.Decoder(FromTill)
 _encode = msgspec.msgpack.Encoder().encode
@@ -67,12 +69,13 @@ def _answer_to(message: FromTill) -> Challenge | Welcome | Verdicts:
 async def _serve() -> None:
     app = web.Application()
     app.add_routes([web.post("/v1/redemptions", redeem), web.get("/v1/stream", stream)])
-    runner = web.AppRunner(app, access_log=None)
+    runner = web.AppRunner(app, access_log=None, keepalive_timeout=KEEP_ALIVE_S)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0, backlog=1024)
     await site.start()
     gc.collect()
     gc.freeze()
+    gc.set_threshold(*COLLECT_AFTER)
     print(runner.addresses[0][1], flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.buffer.read)
     await runner.cleanup()

@@ -1,10 +1,11 @@
-"""Figures of a bench run as a table for people and as one object for programs. Pure, but for the printing."""
+"""Figures of a bench run, as a table for people and as one object for programs."""
 
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -129,34 +130,42 @@ def print_report(console: Console, environment: Mapping[str, Any], rows: Sequenc
         console.print(f"[bold]{name:<12}[/] {value}", highlight=False)
     console.print(_table(rows))
     for row in rows:
+        console.print(f"[bold]({row.name})[/] {row.what}", highlight=False)
+        if row.ratio is not None:
+            console.print(f"    {_ratio_text(row)}", highlight=False)
         for mark in row.marks:
-            console.print(_mark_line(row.name, mark), highlight=False)
+            console.print(_mark_line(mark), highlight=False)
         if not row.check.holds:
-            console.print(f"[red]{row.name}: wrong answers[/] {msgspec.to_builtins(row.check)}", highlight=False)
+            console.print(f"    [red]wrong answers[/]: {msgspec.to_builtins(row.check)}", highlight=False)
+        elif row.check.unresolved:
+            console.print(f"    unresolved, to be asked again: {row.check.unresolved:,}", highlight=False)
 
 
 def _table(rows: Sequence[Row]) -> Table:
-    table = Table(title="CPU in microseconds a verdict; latency and fsync in milliseconds, p50 / p99", expand=False)
-    table.add_column("row")
-    for name in ("verdicts/s", "gateway", "Valkey", "generator", "latency", "a batch", "ratio", "fsync", "others"):
+    table = Table(
+        title="CPU in us a verdict (load: the generator's); latency and fsync in ms, p50 / p99",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("row", no_wrap=True)
+    for name in ("a second", "gateway", "Valkey", "load", "latency", "batch", "fsync", "others"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
-        fsync = "" if row.fsync is None else f"{row.fsync.p50_ms:.2f} / {row.fsync.p99_ms:.2f}"
-        table.add_row(f"{row.name}  {row.what}", *_side_cells(row.side), ratio, fsync, _cores(row.side))
+        fsync = "" if row.fsync is None else f"{row.fsync.p50_ms:.2g}/{row.fsync.p99_ms:.2g}"
+        table.add_row(row.name, *_side_cells(row.side), fsync, f"{row.side.elsewhere_cores:.1f}")
         if row.control is not None:
-            table.add_row(f"   {row.control.name}", *_side_cells(row.control), "", "", _cores(row.control))
+            others = f"{row.control.elsewhere_cores:.1f}"
+            table.add_row(f"  {row.control.name}", *_side_cells(row.control), "", others)
     return table
 
 
 def _side_cells(side: Side) -> tuple[str, ...]:
-    server = side.cpu_us.get("gateway", side.cpu_us.get("bare"))
     return (
         f"{side.per_second:,.0f}",
-        _us(server),
+        _us(side.cpu_us.get("gateway", side.cpu_us.get("bare"))),
         _us(side.cpu_us.get("valkey")),
         _us(side.cpu_us.get("generator")),
-        f"{side.p50_ms:.2f} / {side.p99_ms:.2f}",
+        f"{side.p50_ms:.3g}/{side.p99_ms:.3g}",
         f"{side.per_batch:,.0f}" if side.per_batch else "",
     )
 
@@ -165,13 +174,15 @@ def _us(spent: float | None) -> str:
     return "" if spent is None else f"{spent:.1f}"
 
 
-def _cores(side: Side) -> str:
-    return f"{side.elsewhere_cores:.2f}"
+def _ratio_text(row: Row) -> str:
+    if row.control is None:
+        return f"row (c) reached {row.ratio:.2f} of this throughput"
+    return f"{row.ratio:.2f} times the CPU of the {row.control.name} server"
 
 
-def _mark_line(row: str, mark: Mark) -> str:
+def _mark_line(mark: Mark) -> str:
     word = "goal" if mark.goal else "mark"
     colour = "green" if mark.met else "yellow" if mark.goal else "red"
     told = "met" if mark.met else "missed"
     bound = "at most" if mark.at_most else "at least"
-    return f"({row}) {word} [{colour}]{told}[/]: {mark.what} {mark.measured:,.4g}, {bound} {mark.limit:,.6g}"
+    return f"    {word} [{colour}]{told}[/]: {mark.what} {mark.measured:,.4g}, {bound} {mark.limit:,.6g}"

@@ -157,8 +157,8 @@ class StreamLine(Line):
     def _sent(self, index: int, at_s: float) -> None:
         self._sent_s[index] = at_s
 
-    def data_received(self, data: bytes) -> None:
-        frames, self._rest = take_frames(self._rest + data if self._rest else data)
+    def data_received(self, received: bytes) -> None:
+        frames, self._rest = take_frames(self._rest + received if self._rest else received)
         for opcode, payload in frames:
             if opcode == BINARY:
                 self._take(payload)
@@ -193,8 +193,8 @@ class HttpLine(Line):
     def _sent(self, index: int, at_s: float) -> None:
         self._sent_s.append((index, at_s))
 
-    def data_received(self, data: bytes) -> None:
-        self._rest = self._rest + data if self._rest else data
+    def data_received(self, received: bytes) -> None:
+        self._rest = self._rest + received if self._rest else received
         while self._rest and (response := take_response(self._rest)) is not None:
             code, body, self._rest = response
             if code not in (200, 503):

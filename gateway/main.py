@@ -63,7 +63,7 @@ class Gateway:
     def __init__(self, core: Core, stream: Stream, metrics: Metrics, valkey: EmbeddedValkey | None) -> None:
         self.core, self.stream, self.metrics = core, stream, metrics
         self.url = self.metrics_url = ""
-        self._valkey = valkey
+        self.valkey = valkey
         self._loop = asyncio.get_running_loop()
         self._due_s = self._loop.time() + LAG_S
         self._lag = self._loop.call_at(self._due_s, self._measure_lag)
@@ -87,7 +87,7 @@ class Gateway:
             connected=self.stream.connected(),
             lanes=lanes,
             last_sequences=sequences | {"control": core.control.directory.control_seq},
-            valkey_restarts=self._valkey.restarts if self._valkey else 0,
+            valkey_restarts=self.valkey.restarts if self.valkey else 0,
         )
 
     async def scraped(self, request: web.Request) -> web.Response:

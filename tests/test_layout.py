@@ -72,6 +72,7 @@ IMPURE_IMPORTS = {
 IMPURE_CALLS = {"open", "print", "input", "now", "utcnow", "today"}
 
 STARTED_BY_NAME = {  # not imported by any other module
+    "eventstore.memory_log",  # the oracle of the contract suite and the simulator
     "gateway.cli",  # the command `tillgate`
     "loadtest.locustfile",  # locust -f
 }

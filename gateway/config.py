@@ -60,9 +60,9 @@ class ValkeyConfig(msgspec.Struct, frozen=True):
 class Config(msgspec.Struct, frozen=True):
     """Everything `tillgate serve` wants to know."""
 
-    data: Annotated[
+    data_dir: Annotated[
         str, Meta(min_length=1, description="the data directory's path", examples=["/var/lib/tillgate"])
-    ] = "tillgate-data"
+    ] = msgspec.field(default="tillgate-data", name="data")
     server: ServerConfig = ServerConfig()
     metrics: MetricsConfig = MetricsConfig()
     valkey: ValkeyConfig = ValkeyConfig()
@@ -100,7 +100,7 @@ def _fields(struct: type[msgspec.Struct], prefix: str = "") -> dict[str, Any]:
     """Dotted key -> annotated type, for every setting there is."""
     found: dict[str, Any] = {}
     for field in msgspec.structs.fields(struct):
-        key = prefix + field.name
+        key = prefix + field.encode_name
         if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
             found |= _fields(field.type, key + ".")
         else:

@@ -124,7 +124,7 @@ async def running(
     `report` is told whatever an operator should know; `announce`: other commands find it by GATEWAY_FILE. Raises
     BadConfig, KeyFault, LogLocked, LogUnreadable, LogDamaged, LogFailed, EmbeddedError, OSError.
     """
-    directory = Path(config.data)
+    directory = Path(config.data_dir)
     tls = tls_context(config)
     async with AsyncExitStack() as stack:
         key_file = KeyFile(directory)

@@ -168,7 +168,9 @@ class Site:
 
 
 def config_for(directory: Path, valkey_url: str = "", **changes: Any) -> Config:
-    config = Config(data=str(directory), server=ServerConfig(port=0), metrics=MetricsConfig(port=0), drain_seconds=0.0)
+    config = Config(
+        data_dir=str(directory), server=ServerConfig(port=0), metrics=MetricsConfig(port=0), drain_seconds=0.0
+    )
     if valkey_url:
         config = msgspec.structs.replace(config, valkey=msgspec.structs.replace(config.valkey, url=valkey_url))
     return msgspec.structs.replace(config, **changes)

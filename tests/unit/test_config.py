@@ -35,7 +35,7 @@ def test_flags_win_over_the_environment_which_wins_over_the_file() -> None:
         {"TILLGATE_SERVER__PORT": "2", "TILLGATE_SERVER__HOST": "::1", "HOME": "/h", "TILLGATE_URL": "u"},
         {"server.port": "3"},
     )
-    assert (loaded.config.server.port, loaded.config.server.host, loaded.config.data) == (3, "::1", "/d")
+    assert (loaded.config.server.port, loaded.config.server.host, loaded.config.data_dir) == (3, "::1", "/d")
     origins = loaded.origins
     assert (origins["server.port"], origins["server.host"]) == ("--server-port", "TILLGATE_SERVER__HOST")
     assert (origins["data"], origins["drain_seconds"]) == ("till.toml", "default")
@@ -105,8 +105,8 @@ def test_the_file_is_the_one_named_by_the_flag_or_the_variable(tmp_path: Path) -
     named, other = tmp_path / "named.toml", tmp_path / "other.toml"
     named.write_text("data = 'one'")
     other.write_text("data = 'two'")
-    assert read(named, {"TILLGATE_CONFIG": str(other)}, {}).config.data == "one"
-    assert read(None, {"TILLGATE_CONFIG": str(other)}, {}).config.data == "two"
+    assert read(named, {"TILLGATE_CONFIG": str(other)}, {}).config.data_dir == "one"
+    assert read(None, {"TILLGATE_CONFIG": str(other)}, {}).config.data_dir == "two"
     assert read(None, {}, {}).config == Config()
 
 

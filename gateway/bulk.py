@@ -10,6 +10,7 @@ digest of the whole file. A file of a single typed code, 10^15 guesses at 50 ms 
 
 import csv
 import hashlib
+import re
 from collections.abc import Iterable, Iterator
 
 import msgspec
@@ -17,10 +18,11 @@ import msgspec
 from gateway.codes import Hashed, KeyRing, Refused, classify_for_import, normalise
 
 CHUNK_CODES = 1000  # what the gateway takes in one request
-CHUNK_BYTES = 1 << 20  # of UTF-8; as JSON it is six times as much at worst, which the gateway still takes
+CHUNK_BYTES = 128 << 10  # of UTF-8; six times that as JSON at worst, still small enough to be sent in one piece
 LINE_CHARS_MAX = 65_536  # far above any code; whoever reads a file cuts longer lines here
 REQUEST_ID_BYTES = 16
 _SCRYPT = {"n": 2**14, "r": 8, "p": 1}  # 16 MiB and about 50 ms: once a file
+_undecoded = re.compile("[\ud800-\udfff]").search  # what a lenient decoder makes of other bytes
 _CHUNK_PERSON = b"tillgate-chunk-1"
 
 
@@ -55,7 +57,7 @@ def read_lines(lines: Iterable[str], column: str) -> Iterator[Line | Unfit]:
 def _line(number: int, text: str) -> Iterator[Line | Unfit]:
     if not text.strip():
         return
-    if any("\ud800" <= char <= "\udfff" for char in text):  # what a lenient decoder makes of other bytes
+    if _undecoded(text):
         yield Unfit(number, "is not text in UTF-8")
     else:
         yield Line(number, text.rstrip("\r\n"))

@@ -83,6 +83,19 @@ def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], as_jso
         _echo(_styled(text.rstrip(), bold=True) if number == 0 else text.rstrip())
 
 
+def print_checks(checks: Sequence[Mapping[str, str]], as_json: bool) -> None:
+    """Rows of check, state (ok, warn, fail), text and fix: a JSON array, or a line each and the fix below it."""
+    if as_json:
+        click.echo(json.dumps(list(checks), ensure_ascii=False))
+        return
+    width = max(len(each["check"]) for each in checks)
+    for each in checks:
+        state = _styled(f"{each['state']:<4}", fg={"ok": "green", "warn": "yellow"}.get(each["state"], "red"))
+        _echo(f"{state}  {each['check']:<{width}}  {each['text']}")
+        if each["fix"]:
+            _echo(f"      {'':<{width}}  to mend it: {each['fix']}")
+
+
 def shown(name: str, value: Any) -> str:
     """A value as people read it."""
     if name in _MOMENTS and isinstance(value, int):

@@ -45,7 +45,7 @@ def serve(config: Path | None, as_json: bool, **given: str | None) -> int:
     from gateway.main import run
 
     def ready(url: str) -> None:
-        say(f"serving {loaded.config.data} at {url}; Ctrl-C ends it")
+        say(f"serving {loaded.config.data_dir} at {url}; Ctrl-C ends it")
         if as_json:
             click.echo(json.dumps({"url": url, "pid": os.getpid()}))
 
@@ -54,6 +54,6 @@ def serve(config: Path | None, as_json: bool, **given: str | None) -> int:
     except BadConfig as error:
         raise Fault(str(error), EXIT_USAGE) from None
     except FileNotFoundError as error:
-        raise Fault(str(error), hint=f"tillgate init --data {loaded.config.data}") from None
+        raise Fault(str(error), hint=f"tillgate init --data {loaded.config.data_dir}") from None
     except (LogDamaged, LogFailed, LogLocked, LogUnreadable, EmbeddedError, KeyFault) as error:
         raise Fault(str(error), hint="tillgate doctor") from None

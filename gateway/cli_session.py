@@ -75,7 +75,7 @@ def loaded(data_dir: str | None) -> "Loaded":
 
 def data_directory(data_dir: str | None) -> Path:
     """The data directory, which must hold a log. Raises Fault."""
-    directory = Path(loaded(data_dir).config.data)
+    directory = Path(loaded(data_dir).config.data_dir)
     if not (directory / LOG_FILE).is_file():
         text = f"there is no Tillgate log in {directory}"
         raise Fault(text, EXIT_USAGE, hint=f"tillgate init --data {directory}, or name another directory with --data")
@@ -116,7 +116,7 @@ async def reached(reach: Reach) -> AsyncIterator["Client"]:
             token_file = Path(reach.token_file) if reach.token_file else directory / ADMIN_TOKEN
             config = loaded(reach.data_dir).config
             url = await _turn(stack, config, directory)
-            tls = _own_certificate(config)
+            tls = own_certificate(config)
         yield await stack.enter_async_context(Client(url, read_token(token_file), tls=tls))
 
 
@@ -141,7 +141,7 @@ async def served_url(config: "Config", directory: Path) -> str | None:
         os.kill(served.pid, 0)  # the file outlives a killed gateway, and anybody may listen where it listened
     except (FileNotFoundError, ProcessLookupError, msgspec.DecodeError):
         return None
-    async with Client(served.url, tls=_own_certificate(config)) as client:
+    async with Client(served.url, tls=own_certificate(config)) as client:
         try:
             await client.get("/livez", msgspec.Raw)
         except ClientFault:
@@ -149,7 +149,7 @@ async def served_url(config: "Config", directory: Path) -> str | None:
     return served.url
 
 
-def _own_certificate(config: "Config") -> ssl.SSLContext | None:
+def own_certificate(config: "Config") -> ssl.SSLContext | None:
     """Trust in the certificate this machine's gateway is configured with; it names the public host, not loopback."""
     if not config.server.tls_cert:
         return None

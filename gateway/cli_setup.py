@@ -35,7 +35,7 @@ def init(partitions: int, data_dir: str | None, as_json: bool) -> None:
     from gateway.deployment import AlreadyInitialised, initialise
     from gateway.keyfile import KeyFault
 
-    directory = Path(loaded(data_dir).config.data)
+    directory = Path(loaded(data_dir).config.data_dir)
     try:
         made = asyncio.run(initialise(directory, partitions, time.time_ns() // 1_000_000))
     except (AlreadyInitialised, KeyFault) as error:

@@ -90,6 +90,10 @@ class Client:
         """Reading changes nothing, so it is repeated while the gateway answers 503, for AGAIN_SECONDS_MAX."""
         return await self._until_resolved("GET", path, reply, None, query)
 
+    async def get_whatever(self, path: str, reply: type[T], **query: str | int) -> T:
+        """One question whose answer counts with any HTTP code, such as /readyz."""
+        return await self._ask("GET", path, reply, None, query, any_code=True)
+
     async def post(self, path: str, body: object, reply: type[T], *, again: bool = False) -> T:
         """`again`: the body has an idempotency key, so the request may be repeated while the answer is 503."""
         if again:
@@ -122,13 +126,22 @@ class Client:
                     raise
                 await asyncio.sleep(error.retry_after_s)
 
-    async def _ask(self, method: str, path: str, reply: type[T], body: object, query: Mapping[str, str | int]) -> T:
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        reply: type[T],
+        body: object,
+        query: Mapping[str, str | int],
+        *,
+        any_code: bool = False,
+    ) -> T:
         try:
             async with self._open(method, path, body, query) as response:
                 content = await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise self._unreachable(error) from error
-        if not 200 <= response.status < 300:
+        if not (any_code or 200 <= response.status < 300):
             raise _fault_of(response, content)
         try:
             return msgspec.json.decode(content, type=reply)
@@ -146,6 +159,8 @@ class Client:
         )
 
     def _unreachable(self, error: Exception) -> Unreachable:
+        if isinstance(error, aiohttp.ClientConnectorError) and error.os_error.strerror:
+            return Unreachable(f"{self.url} cannot be reached: {error.os_error.strerror.lower()}")
         why = str(error) or ("no answer in time" if isinstance(error, TimeoutError) else type(error).__name__)
         return Unreachable(f"{self.url} cannot be reached: {why}")
 

@@ -106,12 +106,13 @@ async def _play(directory: Path, seed: int) -> Result:
                 children.trouble.result()  # raises
             return await demo
         except* (DemoFailed, ClientFault) as faults:
-            fault = _first(faults)
+            fault = children.trouble.exception() if children.trouble.done() else _first(faults)
         finally:
             demo.cancel()
             await asyncio.gather(demo, return_exceptions=True)
             await children.end_all()
-            await end_orphaned_valkey(gateway.data)
+            await end_orphaned_valkey(gateway.directory)
+    assert fault is not None
     raise fault
 
 
@@ -139,6 +140,7 @@ class _Demo:
         journals, proof = await self._prove(tills)
         self._seconds["total"] = time.monotonic() - self._began_s
         return result_of(
+            self._plan,
             cases_of(story.outcomes, journals, STORES),
             story.kills,
             proof,
@@ -150,7 +152,7 @@ class _Demo:
         )
 
     async def _set_up(self) -> dict[Voucher, str]:
-        await self._children.run("init", ["-m", "gateway.cli", "init", "--data", str(self._gateway.data)])
+        await self._children.run("init", ["-m", "gateway.cli", "init", "--data", str(self._gateway.directory)])
         await self._gateway.start()
         self._lap("start", "a gateway with its private Valkey runs")
         async with self._gateway.client() as client:
@@ -188,7 +190,7 @@ class _Demo:
         journals = [str(till.journal) for till in tills]
         printed = await self._children.piped("journals", ["-m", "devices.journal", *journals], b"")
         told = msgspec.json.Decoder(Told).decode_lines(printed)
-        arguments = ["-m", "gateway.proof", str(self._gateway.data), "--json"]
+        arguments = ["-m", "gateway.proof", str(self._gateway.directory), "--json"]
         proof = await self._children.piped("proof", arguments, printed, fine=(0, EXIT_DIFFERENT))
         self._lap("proof", "the proof is computed by another process")
         return [[one for one in told if one.journal == journal] for journal in journals], _proof(proof)

@@ -121,6 +121,7 @@ class Children:
         await self.end("gateway")
         for watch in self._watches:
             watch.cancel()
+        self.trouble.cancel()
 
     def log_of(self, name: str) -> Path:
         return self.logs / f"{name}.log"

@@ -79,6 +79,7 @@ class Act(msgspec.Struct, frozen=True):
 class Plan(msgspec.Struct, frozen=True):
     acts: tuple[Act, ...]
     voided: tuple[Voucher, ...]  # by the campaign's owner, before the first act
+    cases: tuple[str, ...]  # every case there is, in the order to tell them
 
 
 def plan_of(seed: int) -> Plan:
@@ -98,6 +99,7 @@ def plan_of(seed: int) -> Plan:
             _act(deck, "closing", closing),
         ),
         voided=tuple(voided),
+        cases=tuple(dict.fromkeys(step.case for step in calm + opening + noon if step.case)),
     )
 
 

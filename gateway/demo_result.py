@@ -7,6 +7,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from gateway.demo_plan import Plan
 from gateway.demo_story import Kill, Outcome
 from gateway.messages import Verdict
 from gateway.proof import Proof, sentence
@@ -75,6 +76,7 @@ def _name(verdict: int | None) -> str:
 
 
 def result_of(
+    plan: Plan,
     cases: Sequence[Case],
     kills: Sequence[Kill],
     proof: Proof,
@@ -100,7 +102,7 @@ def result_of(
         told=dict(sorted(told.items(), key=lambda pair: -pair[1])),
         plain_redemptions=len(plain),
         plain_as_expected=all(case.as_expected for case in plain),
-        cases=[case for case in cases if case.case],
+        cases=sorted((case for case in cases if case.case), key=lambda case: plan.cases.index(case.case)),
         kills=list(kills),
         proof=proof,
         seconds={name: round(took, 2) for name, took in seconds.items()},
@@ -114,7 +116,8 @@ def shown(result: Result) -> Group:
 
 
 def _verdict_table(result: Result) -> Table:
-    table = Table("answer", "told to tills", "in the log", title=f"{result.scans:,} scans at {result.stores} stores")
+    issued = f"{result.vouchers['issued']:,} vouchers, {result.scans:,} scans at {result.stores} stores"
+    table = Table("answer", "told to tills", "in the log", title=issued)
     logged = result.proof.verdicts
     for name in (*result.told, *(name for name in logged if name not in result.told)):
         table.add_row(name.replace("_", " "), str(result.told.get(name, "-")), str(logged.get(name, "-")))

@@ -44,15 +44,15 @@ Row = dict[str, Any]
 
 
 class Gateway:
-    """The gateway's process on `data`, at the same port after every start."""
+    """The gateway's process on a data directory, at the same port after every start."""
 
-    def __init__(self, data: Path, children: Children) -> None:
-        self.data, self.port = data, _port_of_ours()
+    def __init__(self, directory: Path, children: Children) -> None:
+        self.directory, self.port = directory, _port_of_ours()
         self._children = children
 
     async def start(self) -> None:
         """Returns when it says that it is ready. Raises DemoFailed."""
-        arguments = ["-m", "gateway.cli", "serve", "--data", str(self.data)]
+        arguments = ["-m", "gateway.cli", "serve", "--data", str(self.directory)]
         arguments += ["--server-port", str(self.port), "--metrics-port", "0", "--drain-seconds", "0"]
         process = await self._children.start("gateway", arguments)
         await until(lambda: self._served_by() == process.pid, "the gateway to be ready")
@@ -62,11 +62,11 @@ class Gateway:
 
     def client(self) -> Client:
         """A client with the administrator's token."""
-        return Client(f"http://{LOOPBACK}:{self.port}", (self.data / ADMIN_TOKEN).read_text().strip())
+        return Client(f"http://{LOOPBACK}:{self.port}", (self.directory / ADMIN_TOKEN).read_text().strip())
 
     def _served_by(self) -> int | None:
         try:
-            return msgspec.json.decode((self.data / GATEWAY_FILE).read_bytes(), type=Served).pid
+            return msgspec.json.decode((self.directory / GATEWAY_FILE).read_bytes(), type=Served).pid
         except (FileNotFoundError, msgspec.DecodeError):
             return None
 

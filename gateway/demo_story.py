@@ -111,8 +111,8 @@ class Story:
             await self._gateway.kill()
             await self._gateway.start()
         else:
-            former = kill_valkey(self._gateway.data)
-            await until(lambda: valkey_pid(self._gateway.data) not in (None, former), "another Valkey")
+            former = kill_valkey(self._gateway.directory)
+            await until(lambda: valkey_pid(self._gateway.directory) not in (None, former), "another Valkey")
         back_ms = round((loop.time() - killed_s) * 1000)
         self.kills.append(Kill(act.kill, act.name, answered, unanswered, back_ms))
 

@@ -15,16 +15,19 @@ class LossyLine:
         self._gateway_port = gateway_port
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
+        self._carried: set[asyncio.Task[None]] = set()
         self._lost: asyncio.Future[None] | None = None
 
     async def __aenter__(self) -> "LossyLine":
-        self._server = await asyncio.start_server(self._carry, LOOPBACK, 0)
+        self._server = await asyncio.start_server(self._accept, LOOPBACK, 0)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         assert self._server is not None
         self._server.close()
         self.cut()
+        if self._carried:
+            await asyncio.wait(self._carried)
 
     @property
     def port(self) -> int:
@@ -42,6 +45,11 @@ class LossyLine:
         self._lost = None
         for writer in self._writers:
             writer.transport.abort()
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        carrying = asyncio.ensure_future(self._carry(reader, writer))
+        self._carried.add(carrying)
+        carrying.add_done_callback(self._carried.discard)
 
     async def _carry(self, till_reader: asyncio.StreamReader, till_writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):  # either end may vanish: that is what a line is for

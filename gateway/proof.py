@@ -13,14 +13,15 @@ from pathlib import Path
 import click
 import msgspec
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from eventstore.events import BadPayload, CampaignPurged, decode_control
-from eventstore.log import CONTROL, Head, LogDamaged, LogReader
+from eventstore.log import CONTROL, Head, LogDamaged, LogFailed, LogReader, LogUnreadable
 from eventstore.sqlite_file import open_reader
 from eventstore.verify import VERIFY_BATCHES, verify
 from eventstore.vouchers import FoldedState, apply_batch, empty_state
 from gateway.claims import parse_head
-from gateway.cli_output import EXIT_DIFFERENT, Fault
+from gateway.cli_output import EXIT_DIFFERENT
 from gateway.embedded import Endpoint, endpoint_of
 from gateway.messages import Verdict
 from gateway.proof_equalities import Equality, Live, LogFacts, Told, equalities
@@ -115,7 +116,7 @@ def connected(endpoint: Endpoint) -> Redis:
 async def _prove_directory(directory: Path, told: Sequence[Told]) -> Proof:
     endpoint = endpoint_of(directory)
     if endpoint is None:
-        raise Fault(f"{directory} has no private Valkey")
+        raise click.ClickException(f"{directory} has no private Valkey")
     log = open_reader(directory / "log.db")
     try:
         async with connected(endpoint) as valkey:
@@ -125,15 +126,20 @@ async def _prove_directory(directory: Path, told: Sequence[Told]) -> Proof:
 
 
 @click.command()
-@click.argument("data", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("directory", metavar="DATA", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print the proof as one JSON object.")
-def command(data: Path, as_json: bool) -> None:
+def command(directory: Path, as_json: bool) -> None:
     """Prove that the log, the private Valkey of DATA and the journals on standard input tell one story."""
     try:
         told = msgspec.json.Decoder(Told).decode_lines(sys.stdin.buffer.read())
     except msgspec.MsgspecError as error:
-        raise Fault(f"standard input is not what `python -m devices.journal` prints: {error}") from None
-    proof = asyncio.run(_prove_directory(data, told))
+        raise click.ClickException(f"standard input is not what `python -m devices.journal` prints: {error}") from None
+    try:
+        proof = asyncio.run(_prove_directory(directory, told))
+    except (RedisError, LogFailed, LogUnreadable, OSError) as error:
+        raise click.ClickException(
+            f"the log and the private Valkey of {directory} cannot both be read: {error}"
+        ) from None
     click.echo(msgspec.json.encode(proof).decode() if as_json else in_words(proof))
     sys.exit(0 if proof.holds else EXIT_DIFFERENT)
 

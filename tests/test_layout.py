@@ -53,6 +53,8 @@ PURE = (  # time, ids, keys and bytes come in as arguments
     "gateway.control_rules",
     "gateway.directory",
     "gateway.log_lines",
+    "gateway.demo_plan",
+    "gateway.proof_equalities",
     "gateway.texts",
     "eventstore.log",
     "eventstore.events",

@@ -38,6 +38,8 @@ class Observer(Protocol):
 
     def recovered(self, partition: int, outcome: Recovered | PartitionHalted) -> None: ...
 
+    def violated(self, invariant: str) -> None: ...
+
 
 def wall_ms() -> int:
     """UTC milliseconds."""
@@ -153,6 +155,7 @@ async def open_core(
     arbiter = ValkeyArbiter(connect, lambda partition: lanes[partition].recover("the connection to Valkey was lost"))
 
     def on_reused(reused: Sequence[IdReused]) -> None:
+        observer.violated("id_reused")
         core.note_reused(reused)
 
     index = RedemptionIndex.open(data_dir / INDEX_FILE, log.partitions, log.meta.deployment_id, on_reused)

@@ -97,6 +97,9 @@ class Desk:
     ) -> None:
         """Undo named redemptions; `terminal` is where the asker stands (0: at none)."""
         asked = Asked(len(reversals), done)
+        if not reversals:
+            done(asked)
+            return
         if not self._control.is_confirmed():
             asked.give_up(0, len(reversals))
             return

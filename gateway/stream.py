@@ -143,10 +143,7 @@ class Stream:
         """Undo redemptions; whatever cannot be found out now is UNRESOLVED."""
         asker = self._control.directory.principal_of_terminal(terminal.number)
         assert asker is not None, "a till is looked up before its message is taken"
-        if reversals:
-            self.spawn(self._reverse(asker, terminal.number, reversals, done))
-        else:
-            done(Asked(0, done))
+        self.spawn(self._reverse(asker, terminal.number, reversals, done))
 
     async def _reverse(
         self, asker: Principal, terminal: int, reversals: Sequence[Reverse], done: Callable[[Asked], None]

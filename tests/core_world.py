@@ -46,6 +46,9 @@ class Seen:
     def commit(self, seconds: float, batches: int) -> None:
         pass
 
+    def violated(self, invariant: str) -> None:
+        raise AssertionError(invariant)
+
     def recovered(self, partition: int, outcome: Recovered | PartitionHalted) -> None:
         self.outcomes.append(outcome)
 

@@ -197,6 +197,17 @@ class KeyRing:
         return Hashed(state.digest(), entry)
 
 
+def spelled_by(text: str) -> tuple[int, int] | None:
+    """Campaign and serial that a clean signed code spells, unchecked: for a code that was found genuine before.
+
+    None if it has any noise around it, or is none.
+    """
+    if _clean_signed(text) is None:
+        return None
+    number = int(text, 32) >> 80
+    return number >> 40 & CAMPAIGN_MAX, number & SERIAL_MAX
+
+
 def normalise(text: str) -> str:
     """The text without what scanners and keyboards put around it; idempotent. Case and the inside stay.
 

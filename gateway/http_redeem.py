@@ -10,16 +10,16 @@ from http import HTTPStatus
 
 import msgspec
 from aiohttp import web
-from multidict import CIMultiDict
 
 from eventstore.events import REDEEM
 from eventstore.vouchers import REDEEMED
 from gateway import answers
-from gateway.codes import Signed
+from gateway.codes import spelled_by
 from gateway.core import Core, wall_ms
 from gateway.directory import Terminal
 from gateway.http_bodies import id_of, reversal_of, scan_of
 from gateway.http_gate import JSON, RETRY_AFTER_S, Gate, Problem, absent, bad, read_body
+from gateway.http_lean import json_200
 from gateway.identity import Spot
 from gateway.lane import Asked
 from gateway.ledger import Found
@@ -36,7 +36,6 @@ _NO_VOUCHER_BYTES = frozenset((Verdict.UNREADABLE, Verdict.UNKNOWN_CODE, Verdict
 _redemption = msgspec.json.Decoder(RedemptionRequest)
 _reversal = msgspec.json.Decoder(ReversalRequest)
 _encode = msgspec.json.Encoder().encode
-_json_header = CIMultiDict({"Content-Type": JSON})
 
 
 class Redemptions:
@@ -60,7 +59,7 @@ class Redemptions:
 
     # --- redeem ---
 
-    async def redeem(self, request: web.Request) -> web.Response:
+    async def redeem(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/redemptions."""
         self._gate.asker(request, Action.REDEEM, stale_ok=True)
         body = await read_body(request, _redemption)
@@ -72,7 +71,7 @@ class Redemptions:
         self._core.redeemer.redeem(terminal, (scan,), done)
         asked = await answered
         self._redeemed.answered(terminal.store, asked.codes, self._time() - started_s)
-        return _response(await self._told(terminal, scan, asked))
+        return _response(request, await self._told(terminal, scan, asked))
 
     def _till(self, request: web.Request, number: int) -> Terminal:
         """The terminal a redemption is made at, its bearer's right to it checked. Raises Problem."""
@@ -135,15 +134,15 @@ class Redemptions:
         """Campaign and serial of a code that was found genuine; None if it was not, or nobody can tell now."""
         if byte in _NO_VOUCHER_BYTES:
             return None
-        spot = self._core.ring.parse(code)
-        if type(spot) is not Signed:
-            found = await self._core.redeemer.identify(code)
-            return (found.campaign, found.serial) if isinstance(found, Spot) else None
-        return spot.campaign, spot.serial
+        spelled = spelled_by(code)
+        if spelled is not None:
+            return spelled
+        spot = await self._core.redeemer.identify(code)
+        return (spot.campaign, spot.serial) if isinstance(spot, Spot) else None
 
     # --- preview and look-up ---
 
-    async def preview(self, request: web.Request) -> web.Response:
+    async def preview(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/redemptions/preview: what a redemption would be told now; changes nothing."""
         self._gate.asker(request, Action.PREVIEW)
         body = await read_body(request, _redemption)
@@ -152,12 +151,14 @@ class Redemptions:
         redemption_id = scan.redemption_id.hex()
         told = await self._core.desk.preview(terminal, scan.code)
         if told.verdict is Verdict.UNRESOLVED:
-            return _response(answers.unresolved(redemption_id))
+            return _response(request, answers.unresolved(redemption_id))
         directory = self._core.control.directory
         named = (told.spot.campaign, told.spot.serial) if told.spot else None
         at_ms = wall_ms()
         if told.verdict is Verdict.ACCEPTED and named:
-            return _response(answers.accepted(redemption_id, directory.campaigns[named[0]], named[1], at_ms, None))
+            return _response(
+                request, answers.accepted(redemption_id, directory.campaigns[named[0]], named[1], at_ms, None)
+            )
         answer = answers.refused(
             redemption_id,
             told.verdict,
@@ -169,9 +170,9 @@ class Redemptions:
             winner=answers.winner_of(directory, told.entry),
             note=told.note,
         )
-        return _response(answer)
+        return _response(request, answer)
 
-    async def find(self, request: web.Request) -> web.Response:
+    async def find(self, request: web.Request) -> web.StreamResponse:
         """GET /v1/redemptions/{id}: what became of it, reversed later or not."""
         principal = self._gate.asker(request, Action.REDEMPTION_READ).principal
         redemption_id = id_of(request.match_info["id"], "id")
@@ -181,7 +182,7 @@ class Redemptions:
         if found is not None and terminal is not None:
             merchant, number = directory.stores[terminal.store].merchant, terminal.number
             if may(principal, Action.REDEMPTION_READ, merchant=merchant, terminal=number, store=terminal.store):
-                return _response(await self._answer_of(found, terminal))
+                return _response(request, await self._answer_of(found, terminal))
         raise absent(f"redemption {redemption_id.hex()}")
 
     async def _first_answer(self, redemption_id: bytes) -> Answer:
@@ -221,7 +222,7 @@ class Redemptions:
 
     # --- reverse ---
 
-    async def reverse(self, request: web.Request) -> web.Response:
+    async def reverse(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/redemptions/{id}/reversal: undo it, or refuse it for ever if it has not arrived yet."""
         self._gate.asker(request, Action.REVERSE, Action.REVERSE_ANY)
         redemption_id = id_of(request.match_info["id"], "id")
@@ -231,14 +232,16 @@ class Redemptions:
         asked = await self._asked(principal, number, asked_for)
         byte = asked.codes[0]
         if byte == answers.NO_ANSWER:
-            return _response(answers.unresolved(redemption_id.hex()))
+            return _response(request, answers.unresolved(redemption_id.hex()))
         at_ms, (_, *place, _) = asked.at_ms, asked.places[0]
         if byte == _REPEATED:
             found = await self._core.desk.find(asked_for.reversal_id)
             assert found is not None, "its record is in the log, and the index has caught up"
             byte, at_ms, place = found.verdict, found.at_ms, [found.partition, found.seq, found.index]
         position, note = Position(*place), asked.notes.get(0)
-        return _response(answers.reversal(redemption_id.hex(), byte, at_ms=at_ms, position=position, note=note))
+        return _response(
+            request, answers.reversal(redemption_id.hex(), byte, at_ms=at_ms, position=position, note=note)
+        )
 
     async def _asked(self, principal: Principal, number: int, reversal: Reverse) -> Asked:
         answered, done = _answer_box()
@@ -273,9 +276,9 @@ def _answer_box() -> tuple["asyncio.Future[Asked]", Callable[[Asked], None]]:
     return answered, done
 
 
-def _response(answer: Answer) -> web.Response:
+def _response(request: web.Request, answer: Answer) -> web.StreamResponse:
     if answer.retry:
-        response = web.Response(body=_encode(answer), status=HTTPStatus.SERVICE_UNAVAILABLE, headers=_json_header)
+        response = web.Response(body=_encode(answer), status=HTTPStatus.SERVICE_UNAVAILABLE, content_type=JSON)
         response.headers["Retry-After"] = RETRY_AFTER_S
         return response
-    return web.Response(body=_encode(answer), headers=_json_header)
+    return json_200(request, _encode(answer))

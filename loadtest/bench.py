@@ -19,7 +19,7 @@ import msgspec
 from rich.console import Console
 
 from loadtest.bench_gateway import PARTITIONS, Gateway, GatewayFailed, Stage, running_gateway, set_up
-from loadtest.bench_machine import environment_of, fsync_of
+from loadtest.bench_machine import beside, environment_of
 from loadtest.bench_plan import HTTP, STREAM, Load, Plan, Shape, Target
 from loadtest.bench_report import Check, Mark, Row, Side, as_object, check_of, print_report, side_of
 
@@ -187,7 +187,7 @@ def _row(name: str, gateway: Gateway, bare: Target, stage: Stage, codes: list[st
         control=control,
         ratio=side.cpu_us["gateway"] / control.cpu_us["bare"] if control.cpu_us["bare"] else None,
         check=check_of(made),
-        fsync=fsync_of(gateway.directory),
+        beside=beside(gateway.directory),
         marks=kind.marks(side, control),
     )
 
@@ -248,7 +248,7 @@ def _claim_row(figures: _Figures, records: int, share: float | None, directory: 
         wrong=figures.records - figures.accepted,
     )
     what = f"Valkey alone, {records} records a call"
-    return Row("d", what, side, None, share, check, fsync_of(directory), [])
+    return Row("d", what, side, None, share, check, beside(directory), [])
 
 
 def _last_line(output: bytes) -> str:

@@ -5,21 +5,40 @@ import platform
 import sqlite3
 import subprocess
 import time
+from hashlib import blake2b
 from importlib.metadata import version
 from pathlib import Path
 
 import psutil
 
-from loadtest.bench_report import Fsync, percentile
+from loadtest.bench_report import Beside, percentile
 
 LIBRARIES = ("aiohttp", "msgspec", "uvloop", "redis", "hiredis")
 FSYNC_BYTES = 8192  # about a batch of 64 records with its frame in the write-ahead log
 FSYNCS = 400
 FSYNC_SECONDS_MAX = 0.5  # on a slow disk a few dozen must do
+WORK_STEPS, WORK_ROUNDS = 20_000, 5  # about 20 ms each
 
 
-def fsync_of(directory: Path) -> Fsync:
-    """Append a little and make it durable, as a log does, again and again."""
+def beside(directory: Path) -> Beside:
+    """How this machine's disk and cores do now."""
+    ordered = sorted(_fsyncs(directory))
+    return Beside(percentile(ordered, 0.50) * 1e3, percentile(ordered, 0.99) * 1e3, len(ordered), _work() * 1e3)
+
+
+def _work() -> float:
+    """CPU seconds of a fixed piece of work like a gateway's: steps, small objects, hashes. The best of a few."""
+    spent = []
+    for _ in range(WORK_ROUNDS):
+        started_s = time.process_time()
+        for number in range(WORK_STEPS):
+            blake2b(b"%d" % number).digest()
+        spent.append(time.process_time() - started_s)
+    return min(spent)
+
+
+def _fsyncs(directory: Path) -> list[float]:
+    """Append a little and make it durable, as a log does, again and again: seconds each."""
     sync = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
     path, block = directory / "fsync.probe", os.urandom(FSYNC_BYTES)
     seconds: list[float] = []
@@ -34,8 +53,7 @@ def fsync_of(directory: Path) -> Fsync:
     finally:
         os.close(probe)
         path.unlink()
-    ordered = sorted(seconds)
-    return Fsync(percentile(ordered, 0.50) * 1e3, percentile(ordered, 0.99) * 1e3, len(ordered))
+    return seconds
 
 
 def environment_of(directory: Path, valkey_pid: int) -> dict[str, str]:

@@ -11,18 +11,24 @@ from rich.table import Table
 
 from loadtest.bench_plan import Load
 
+SLOW = 1.3  # a row on cores that much slower than in this run's best moment says little
+
 
 def percentile(ordered: Sequence[float], share: float) -> float:
     """The smallest of the rising values that at least `share` of them do not exceed (nearest rank); 0 of none."""
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else 0.0
 
 
-class Fsync(msgspec.Struct, frozen=True):
-    """How long the disk took to make a small append durable, measured beside a row."""
+class Beside(msgspec.Struct, frozen=True):
+    """What the machine gave right after a row: how fast its disk makes a small append durable, how fast its cores are.
 
-    p50_ms: float
-    p99_ms: float
-    syncs: int
+    Cores that share their parts with others' work are slower, and no account of CPU time says so.
+    """
+
+    fsync_p50_ms: float
+    fsync_p99_ms: float
+    fsyncs: int
+    work_ms: float  # CPU time of a fixed piece of work
 
 
 class Side(msgspec.Struct, frozen=True):
@@ -78,7 +84,7 @@ class Row(msgspec.Struct, frozen=True):
     control: Side | None
     ratio: float | None  # CPU of a verdict, gateway against control; for Valkey alone: throughput of (c) against it
     check: Check
-    fsync: Fsync | None
+    beside: Beside
     marks: list[Mark]
 
 
@@ -129,8 +135,12 @@ def print_report(console: Console, environment: Mapping[str, Any], rows: Sequenc
     for name, value in environment.items():
         console.print(f"[bold]{name:<12}[/] {value}", highlight=False)
     console.print(_table(rows))
+    best_ms = min((row.beside.work_ms for row in rows), default=0.0)
     for row in rows:
         console.print(f"[bold]({row.name})[/] {row.what}", highlight=False)
+        if row.beside.work_ms > SLOW * best_ms:
+            slower = row.beside.work_ms / best_ms
+            console.print(f"    [yellow]cores were {slower:.1f} times slower than at best[/]: measure again")
         if row.ratio is not None:
             console.print(f"    {_ratio_text(row)}", highlight=False)
         for mark in row.marks:
@@ -151,7 +161,7 @@ def _table(rows: Sequence[Row]) -> Table:
     for name in ("a second", "gateway", "Valkey", "load", "latency", "batch", "fsync", "others"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        fsync = "" if row.fsync is None else f"{row.fsync.p50_ms:.2g}/{row.fsync.p99_ms:.2g}"
+        fsync = f"{row.beside.fsync_p50_ms:.2g}/{row.beside.fsync_p99_ms:.2g}"
         table.add_row(row.name, *_side_cells(row.side), fsync, f"{row.side.elsewhere_cores:.1f}")
         if row.control is not None:
             others = f"{row.control.elsewhere_cores:.1f}"

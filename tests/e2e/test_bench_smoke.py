@@ -23,7 +23,7 @@ def test_every_row_is_measured_and_every_answer_right() -> None:
         assert (check["holds"], check["wrong"], check["unresolved"]) == (True, 0, 0)
         assert check["accepted"] == check["accepted_expected"] >= check["distinct"] > 0
         assert row["side"]["per_second"] > 0
-        assert row["fsync"]["syncs"] > 0
+        assert row["beside"]["fsyncs"] > 0
     assert rows["c2"]["check"]["answered"] > rows["c2"]["check"]["accepted"] > rows["c2"]["check"]["distinct"]
     assert {"gateway", "valkey", "generator"} == set(rows["b"]["side"]["cpu_us"])
     assert rows["a"]["ratio"] > 0

@@ -10,8 +10,8 @@ from rich.console import Console
 
 from loadtest.bench_plan import Load
 from loadtest.bench_report import (
+    Beside,
     Check,
-    Fsync,
     Mark,
     Row,
     as_object,
@@ -47,7 +47,7 @@ def load(**changes: object) -> Load:
 def row(**changes: object) -> Row:
     side = side_of(load())
     marks = [Mark("gateway CPU", 10.0, 12.0, at_most=True), Mark("verdicts", 3200.0, 70_000, at_most=False, goal=True)]
-    made = Row("c", "a stream", side, side, 2.5, check_of(load()), Fsync(0.1, 0.2, 400), marks)
+    made = Row("c", "a stream", side, side, 2.5, check_of(load()), Beside(0.1, 0.2, 400, 20.0), marks)
     return msgspec.structs.replace(made, **changes)
 
 
@@ -130,4 +130,10 @@ def test_the_table_fits_80_columns_and_names_marks_and_faults() -> None:
     assert "mark met: gateway CPU 10, at most 12" in text
     assert "goal missed: verdicts 3,200, at least 70,000" in text
     assert text.count("wrong answers") == 1
+    assert "slower" not in text
     assert "unresolved, to be asked again: 1" in text
+
+
+def test_a_row_on_slow_cores_is_told_apart() -> None:
+    text = printed(row(), row(beside=Beside(0.1, 0.2, 400, 31.0)))
+    assert text.count("cores were 1.6 times slower than at best: measure again") == 1

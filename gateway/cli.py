@@ -89,9 +89,9 @@ def run(args: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
     except OSError as error:
-        if error.filename is None:
+        if error.strerror is None:
             raise
-        say(f"error: {error.filename}: {error.strerror}")
+        say("error: " + (f"{error.filename}: " if error.filename else "") + error.strerror)
         return EXIT_FAILED
     return outcome if isinstance(outcome, int) else 0
 

@@ -163,6 +163,7 @@ async def _from(reader: "SqliteReader", partition: int, reached: dict[int, int])
 def _output(out: Path | None) -> Iterator[TextIO]:
     if out is None:
         yield sys.stdout
+        sys.stdout.flush()  # here a closed pipe is told; at the end of the process it would be a complaint
         return
     try:
         fd = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

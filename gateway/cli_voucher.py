@@ -10,6 +10,7 @@ import click
 
 from gateway.cli_output import (
     EXIT_DIFFERENT,
+    EXIT_UNREACHABLE,
     EXIT_USAGE,
     Fault,
     next_step,
@@ -130,19 +131,17 @@ def _rejects(file: Path, given: Path | None) -> Path:
 
 
 def _dry_run(file: Path, column: str, rejects_file: Path) -> tuple[int, "Tally"]:
-    from gateway.bulk import Unfit
-    from gateway.voucher_files import Rejects, Tally, sorted_lines, survey
+    from gateway.bulk import chunked
+    from gateway.voucher_files import Rejects, Tally, note_rejects, sorted_lines, survey
 
     _, lines = survey(file)
     tally, rejects = Tally(), Rejects(rejects_file)
     with progress("check", lines) as advance:
-        for line in sorted_lines(file, column.casefold()):
-            if isinstance(line, Unfit):
-                tally.rejected += 1
-                rejects.add(line.number, line.why)
-            else:
-                tally.accepted += 1
-            advance(1)
+        for chunk in chunked(sorted_lines(file, column.casefold())):
+            note_rejects(chunk, tally, rejects)
+            advance(len(chunk))
+            tally.accepted += len(chunk)
+    tally.accepted -= tally.rejected
     rejects.write()
     return lines, tally
 
@@ -255,8 +254,9 @@ def _with_progress(reach: Reach, what: str, total: int, job: Callable[["Client",
             return ask(reach, lambda client: job(client, advance))
     except FileFault as error:
         raise Fault(str(error)) from None
-    except KeyboardInterrupt:
-        say("Not finished. The same command again goes on where this one stopped.")
+    except (KeyboardInterrupt, Fault) as stopped:
+        if not isinstance(stopped, Fault) or stopped.exit_code == EXIT_UNREACHABLE:
+            say("Not finished. The same command again goes on where this one stopped.")
         raise
 
 

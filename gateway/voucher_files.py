@@ -108,7 +108,7 @@ async def import_file(client: Client, slug: str, path: Path, column: str, reject
     tally, told = Tally(), 0
     for number, chunk in enumerate(chunked(sorted_lines(path, column))):
         good = [line for line in chunk if isinstance(line, Line)]
-        _reject(chunk, tally, rejects)
+        note_rejects(chunk, tally, rejects)
         if good:
             await _import_chunk(client, slug, good, ids.of(number, (line.text for line in good)), tally, rejects)
         advance(chunk[-1].number - told)
@@ -116,7 +116,8 @@ async def import_file(client: Client, slug: str, path: Path, column: str, reject
     return tally
 
 
-def _reject(chunk: Iterable[Line | Unfit], tally: Tally, rejects: Rejects) -> None:
+def note_rejects(chunk: Iterable[Line | Unfit], tally: Tally, rejects: Rejects) -> None:
+    """Count and note the lines that are not used."""
     for unfit in chunk:
         if isinstance(unfit, Unfit):
             tally.rejected += 1
@@ -165,7 +166,7 @@ async def void_file(client: Client, path: Path, column: str, reason: str, reject
 
     lines = raw_lines(path, column)
     while chunk := list(islice(lines, VOIDS_AT_ONCE)):
-        _reject(chunk, tally, rejects)
+        note_rejects(chunk, tally, rejects)
         await _all([void_line(line) for line in chunk if isinstance(line, Line)])
     return tally
 

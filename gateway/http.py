@@ -1,6 +1,7 @@
 """The HTTP door: all routes together, and the two that tell whether this gateway is alive and ready.
 
-`problems` belongs into the application's middlewares: it turns every error into problem+json.
+Every handler is wrapped in `problems`, and the last route takes every path that no other has, so the application needs
+no middleware.
 """
 
 from http import HTTPStatus
@@ -13,7 +14,7 @@ from gateway.core import Core
 from gateway.http_access import Access
 from gateway.http_admin import Parties, Terminals
 from gateway.http_campaigns import Campaigns
-from gateway.http_gate import JSON, RETRY_AFTER_S, Gate, problems
+from gateway.http_gate import JSON, RETRY_AFTER_S, Gate, no_route, problems
 from gateway.http_log import LogRoutes
 from gateway.http_redeem import Redemptions
 from gateway.http_vouchers import Vouchers
@@ -36,7 +37,12 @@ def routes(core: Core, auth: Auth, keys: KeyFile, metrics: Metrics) -> list[web.
         LogRoutes(core, gate),
     )
     health = [web.get("/livez", _livez), web.get("/readyz", _Readiness(core).told)]
-    return [*health, *(route for door in doors for route in door.routes())]
+    behind_problems = [
+        web.RouteDef(route.method, route.path, problems(route.handler), route.kwargs)
+        for door in doors
+        for route in door.routes()
+    ]
+    return [*health, *behind_problems, web.route("*", "/{path:.*}", no_route)]
 
 
 async def _livez(request: web.Request) -> web.Response:

@@ -13,7 +13,7 @@ from gateway.auth import BEARER_PREFIX, TOKEN_BYTES, Auth, token_of
 from gateway.codes import CodeKeys
 from gateway.core import Core
 from gateway.directory import Token
-from gateway.http_gate import Gate, Problem, absent, allowed, json_response, path_number, read_body
+from gateway.http_gate import Gate, Problem, absent, allowed, json_response, path_number
 from gateway.keyfile import KEY_IDS, KeyFault, KeyFile
 from gateway.roles import Action
 
@@ -63,8 +63,7 @@ class Access:
 
     async def create_token(self, request: web.Request) -> web.Response:
         """POST /v1/tokens: shown this once."""
-        asker = self._gate.asker(request, Action.TOKEN_WRITE)
-        body = await read_body(request, _token)
+        asker, body = await self._gate.read(request, _token, Action.TOKEN_WRITE)
         token, token_id = token_of(BEARER_PREFIX, secrets.token_bytes(TOKEN_BYTES)), secrets.token_hex(TOKEN_ID_BYTES)
         token_hash = self._auth.token_hash(token)
         assert token_hash is not None

@@ -93,8 +93,7 @@ class Parties:
         return json_response([{"merchant": m.merchant, "title": m.title} for m in rows if _sees(principal, m.merchant)])
 
     async def add_merchant(self, request: web.Request) -> web.Response:
-        asker = self._gate.asker(request, Action.STORE_WRITE)
-        body = await read_body(request, _merchant)
+        asker, body = await self._gate.read(request, _merchant, Action.STORE_WRITE)
         return await self._record(asker.actor, e.MerchantAdded(merchant=body.merchant, title=body.title), body)
 
     async def list_alliances(self, request: web.Request) -> web.Response:
@@ -108,8 +107,7 @@ class Parties:
 
     async def define_alliance(self, request: web.Request) -> web.Response:
         """POST /v1/alliances: defines it, or replaces its members."""
-        asker = self._gate.asker(request, Action.STORE_WRITE)
-        body = await read_body(request, _alliance, ALLIANCE_BYTES_MAX)
+        asker, body = await self._gate.read(request, _alliance, Action.STORE_WRITE, ALLIANCE_BYTES_MAX)
         return await self._record(
             asker.actor, e.AllianceDefined(alliance=body.alliance, merchants=body.merchants), body
         )
@@ -120,8 +118,7 @@ class Parties:
         return json_response([row for row in rows if _sees(principal, row.merchant)])
 
     async def open_store(self, request: web.Request) -> web.Response:
-        asker = self._gate.asker(request, Action.STORE_WRITE)
-        body = await read_body(request, _store)
+        asker, body = await self._gate.read(request, _store, Action.STORE_WRITE)
         event = e.StoreOpened(store=body.store, merchant=body.merchant, title=body.title)
         return await self._record(asker.actor, event, body)
 
@@ -158,8 +155,7 @@ class Terminals:
 
     async def offer(self, request: web.Request) -> web.Response:
         """POST /v1/terminals: a new number, and a token that one device may enrol with."""
-        asker = self._gate.asker(request, Action.TERMINAL_WRITE)
-        body = await read_body(request, _terminal)
+        asker, body = await self._gate.read(request, _terminal, Action.TERMINAL_WRITE)
         token = token_of(ENROLMENT_PREFIX, secrets.token_bytes(TOKEN_BYTES))
         token_hash = self._auth.token_hash(token)
         assert token_hash is not None

@@ -14,7 +14,7 @@ from gateway.codes import SERIAL_MAX
 from gateway.core import Core
 from gateway.desk import IMPORT_CODES_MAX, Imported
 from gateway.directory import Directory, Rejected
-from gateway.http_gate import Gate, Problem, absent, allowed, bad, json_response, read_body, unknown_yet, whole_number
+from gateway.http_gate import Gate, Problem, absent, allowed, bad, json_response, unknown_yet, whole_number
 from gateway.keyfile import KeyFile
 from gateway.messages import CODE_CHARS_MAX, Verdict
 from gateway.offer_input import offer_from_mapping
@@ -106,8 +106,7 @@ class Campaigns:
 
     async def create(self, request: web.Request) -> web.Response:
         """POST /v1/campaigns."""
-        asker = self._gate.asker(request, Action.CAMPAIGN_WRITE)
-        body = await read_body(request, _campaign, OFFER_BYTES_MAX)
+        asker, body = await self._gate.read(request, _campaign, Action.CAMPAIGN_WRITE, OFFER_BYTES_MAX)
         offer = offer_from_mapping(body.offer)
         if isinstance(offer, Rejected):
             raise bad(f"offer.{offer.field}", offer.why)
@@ -149,9 +148,8 @@ class Campaigns:
 
     async def issue(self, request: web.Request) -> web.Response:
         """POST /v1/campaigns/{slug}/issues: the same request_id again answers with the same serials."""
-        asker = self._gate.asker(request, Action.VOUCHER_ISSUE)
+        asker, body = await self._gate.read(request, _issue, Action.VOUCHER_ISSUE)
         campaign = self._named(request)
-        body = await read_body(request, _issue)
         issued = allowed(await self._core.desk.issue(asker.actor, campaign.slug, body.count, body.request_id))
         return json_response({"first_serial": issued.first_serial, "count": issued.count})
 
@@ -178,9 +176,8 @@ class Campaigns:
 
     async def import_codes(self, request: web.Request) -> web.Response:
         """POST /v1/campaigns/{slug}/imports: codes of another maker; the same request may be repeated."""
-        asker = self._gate.asker(request, Action.VOUCHER_ISSUE)
+        asker, body = await self._gate.read(request, _import, Action.VOUCHER_ISSUE, IMPORT_BYTES_MAX)
         campaign = self._named(request)
-        body = await read_body(request, _import, IMPORT_BYTES_MAX)
         came = allowed(await self._core.desk.import_codes(asker.actor, campaign.slug, body.codes, body.request_id))
         if any(one.verdict is Verdict.UNRESOLVED for one in came):
             raise unknown_yet("some of these codes may not be imported yet")

@@ -18,7 +18,7 @@ from gateway.codes import spelled_by
 from gateway.core import Core, wall_ms
 from gateway.directory import Terminal
 from gateway.http_bodies import id_of, reversal_of, scan_of
-from gateway.http_gate import JSON, RETRY_AFTER_S, Gate, Problem, absent, bad, read_body
+from gateway.http_gate import BEARERS_KEPT_MAX, JSON, RETRY_AFTER_S, Gate, Problem, absent, bad, read_body
 from gateway.http_lean import json_200
 from gateway.identity import Spot
 from gateway.lane import Asked
@@ -28,7 +28,6 @@ from gateway.metrics import Metrics
 from gateway.pipe import ArbiterLost, ArbiterRefused
 from gateway.roles import ROLES, Action, Principal, may
 
-TILLS_KEPT_MAX = 4096  # pairs of bearer and terminal whose rights are remembered: the tills of a large city
 _ACCEPTED, _REPEATED, _REVERSED = int(Verdict.ACCEPTED), int(Verdict.REPEATED), int(Verdict.REVERSED)
 _FIRST_STANDS = frozenset((_REPEATED, _REVERSED, int(Verdict.CONFLICT)))  # answered from the first record
 _NO_VOUCHER_BYTES = frozenset((Verdict.UNREADABLE, Verdict.UNKNOWN_CODE, Verdict.FORGED, Verdict.NOT_ISSUED))
@@ -45,10 +44,10 @@ class Redemptions:
         self._core, self._gate = core, gate
         self._redeemed, self._reversed = metrics.tally("redeem", "http"), metrics.tally("reverse", "http")
         self._time = asyncio.get_running_loop().time
-        self._tills: dict[tuple[str | None, int], Terminal] = {}
+        self._tills: dict[str | None, dict[int, Terminal]] = {}  # by bearer, the terminals it may redeem at
         self._tills_seq = -1
 
-    def routes(self) -> list[web.AbstractRouteDef]:
+    def routes(self) -> list[web.RouteDef]:
         """What to mount."""
         return [
             web.post("/v1/redemptions", self.redeem),
@@ -61,9 +60,12 @@ class Redemptions:
 
     async def redeem(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/redemptions."""
-        self._gate.asker(request, Action.REDEEM, stale_ok=True)
+        self._tills_of(request)
         body = await read_body(request, _redemption)
-        terminal = self._till(request, body.terminal)
+        tills = self._tills_of(request)  # again: the body may have taken longer than a revocation
+        terminal = tills.get(body.terminal)
+        if terminal is None:
+            terminal = tills[body.terminal] = self._till_for(request, body.terminal, Action.REDEEM)
         scan = scan_of(body)
         answered, done = _answer_box()
         started_s = self._time()
@@ -73,17 +75,18 @@ class Redemptions:
         self._redeemed.answered(terminal.store, asked.codes, self._time() - started_s)
         return _response(request, await self._told(terminal, scan, asked))
 
-    def _till(self, request: web.Request, number: int) -> Terminal:
-        """The terminal a redemption is made at, its bearer's right to it checked. Raises Problem."""
-        directory = self._core.control.directory
-        if directory.control_seq != self._tills_seq or len(self._tills) >= TILLS_KEPT_MAX:
+    def _tills_of(self, request: web.Request) -> dict[int, Terminal]:
+        """Terminals the bearer was let redeem at since the last control event. Raises Problem for who is not let in."""
+        control_seq = self._core.control.directory.control_seq
+        if control_seq != self._tills_seq or len(self._tills) >= BEARERS_KEPT_MAX:
             self._tills.clear()
-            self._tills_seq = directory.control_seq
-        key = (request.headers.get("Authorization"), number)
-        terminal = self._tills.get(key)
-        if terminal is None:
-            terminal = self._tills[key] = self._till_for(request, number, Action.REDEEM)
-        return terminal
+            self._tills_seq = control_seq
+        header = request.headers.get("Authorization")
+        tills = self._tills.get(header)
+        if tills is None:
+            self._gate.asker(request, Action.REDEEM, stale_ok=True)
+            tills = self._tills[header] = {}
+        return tills
 
     def _till_for(self, request: web.Request, number: int, action: Action) -> Terminal:
         principal = self._gate.asker(request, action, stale_ok=True).principal

@@ -10,7 +10,7 @@ from gateway.campaign import CODE_KINDS, Campaign
 from gateway.codes import CAMPAIGN_MAX, SERIAL_MAX, Refused
 from gateway.core import Core
 from gateway.desk import REASON_CHARS_MAX
-from gateway.http_gate import Gate, Problem, absent, allowed, bad, json_response, read_body, unknown_yet
+from gateway.http_gate import Gate, Problem, absent, allowed, bad, json_response, unknown_yet
 from gateway.messages import Verdict
 from gateway.roles import Action
 
@@ -68,8 +68,7 @@ class Vouchers:
 
     async def show(self, request: web.Request) -> web.Response:
         """POST /v1/vouchers/show."""
-        self._gate.asker(request, Action.VOUCHER_READ)
-        body = await read_body(request, _named)
+        _, body = await self._gate.read(request, _named, Action.VOUCHER_READ)
         campaign, serial, kind = await self._voucher(body)
         state = await self._core.desk.voucher(campaign.number, serial)
         holder = self._deed(state.holder) if state.holder else None
@@ -80,8 +79,7 @@ class Vouchers:
 
     async def void(self, request: web.Request) -> web.Response:
         """POST /v1/vouchers/void: ends an unredeemed voucher; the same request may be repeated."""
-        asker = self._gate.asker(request, Action.VOUCHER_VOID)
-        body = await read_body(request, _void)
+        asker, body = await self._gate.read(request, _void, Action.VOUCHER_VOID)
         if not 1 <= len(body.reason) <= REASON_CHARS_MAX:
             raise bad("reason", f"must be 1 to {REASON_CHARS_MAX} characters")
         campaign, serial, _ = await self._voucher(VoucherNamed(body.voucher_id, body.code))

@@ -143,8 +143,10 @@ async def running(
         stream = Stream(core, auth, metrics, wall_ms)
         gateway = Gateway(core, stream, metrics, valkey)
         stack.push_async_callback(gateway.close)
-        app = web.Application(middlewares=[http.problems], client_max_size=BODY_BYTES_MAX)
-        app.add_routes([web.get("/v1/stream", stream.connect), *http.routes(core, auth, key_file, metrics)])
+        app = web.Application(client_max_size=BODY_BYTES_MAX)
+        app.add_routes(
+            [web.get("/v1/stream", http.problems(stream.connect)), *http.routes(core, auth, key_file, metrics)]
+        )
         await _listen_to_all(stack, gateway, app, config, tls)
         await gateway.wait_until_ready()
         if announce:

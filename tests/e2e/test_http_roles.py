@@ -1,5 +1,6 @@
 """Who may do what over HTTP: every role at every route, and what every owner must not see of another."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -81,7 +82,7 @@ def test_the_table_names_every_route_that_needs_a_token(h: HttpWorld) -> None:
     served = {
         f"{route.method} {route.resource.canonical}"
         for route in h.app.router.routes()
-        if route.method != "HEAD" and route.resource is not None
+        if route.method not in ("HEAD", "*") and route.resource is not None
     }
     names = {"slug": "nowhere", "number": "777", "id": "0" * 32, "token_id": "nobody", "key_id": "77", "partition": "0"}
     in_table = {template.format(**names) for template in served}
@@ -110,6 +111,36 @@ async def test_a_revoked_token_and_a_revoked_terminal_are_let_in_no_more(h: Http
     assert (await h.redeem("integrator-1", code, terminal=3)).code == 401
     again = await h.post("admin", "/v1/tokens/integrator-1/revoke")
     assert (again.code, again.body["field"]) == (409, "token_id")
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    (
+        ("/v1/redemptions", {"redemption_id": "0" * 32, "code": "x", "terminal": 1}),
+        ("/v1/redemptions/preview", {"redemption_id": "0" * 32, "code": "x", "terminal": 1}),
+        (f"{NOWHERE}/reversal", {"reversal_id": "1" * 32, "terminal": 1}),
+        ("/v1/tokens", {"role": "admin", "label": "another one"}),
+        ("/v1/campaigns/cake/issues", {"count": 1, "request_id": "late"}),
+    ),
+)
+async def test_a_token_revoked_while_its_body_was_on_its_way_is_good_for_nothing(
+    h: HttpWorld, path: str, body: dict[str, object]
+) -> None:
+    who = "integrator-1" if path.startswith("/v1/red") else "admin"
+    content = msgspec.json.encode(body)
+    half_sent, revoked = asyncio.Event(), asyncio.Event()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield content[:5]
+        half_sent.set()
+        await revoked.wait()
+        yield content[5:]
+
+    sending = asyncio.create_task(h.send(who, "POST", path, slowly()))
+    await half_sent.wait()
+    await h.w.write(e.TokenRevoked(token_id=who))
+    revoked.set()
+    assert (await sending).code == 401
 
 
 # --- objects ---

@@ -1,0 +1,211 @@
+"""What goes wrong in a run: which faults a seed allows, and how each is done to the world and made good again."""
+
+import random
+from collections.abc import Callable
+from typing import Protocol
+
+from sim.deployment import ISSUED
+from sim.gateways import Gateway, Surroundings
+from sim.loop import SimLoop
+from sim.models import LogStore, Note, Pace, ValkeyHost
+from sim.terminals import Terminal
+from sim.valkey_model import ModelValkey
+
+assert ISSUED
+SLOWNESS = 60  # times slower, while something is slow
+
+
+class Victim(Protocol):
+    """What the faults may touch."""
+
+    loop: SimLoop
+    choose: random.Random
+    pace: Pace
+    note: Note
+    host: ValkeyHost
+    store: LogStore
+    around: list[Surroundings]
+    gateways: list[Gateway]
+    terminals: list[Terminal]
+    calm: bool
+    may_halt: bool
+
+    def move_to(self, gateway: int, host: ValkeyHost) -> None: ...
+
+
+class Faults:
+    """Chooses and does them. Every seed allows its own few kinds, so that rare combinations meet undisturbed."""
+
+    def __init__(self, world: Victim, backup: bool) -> None:
+        self._world, self._choose = world, world.choose
+        gateway: tuple[Callable[[], None], ...] = (self._kill, self._kill, self._stop, self._step_clock)
+        link: tuple[Callable[[], None], ...] = (self._cut, self._cut_all, self._black_hole, self._till_crash)
+        valkey: tuple[Callable[[], None], ...] = (
+            *(self._lose_tail, self._lose_tail, self._lose_tail, self._wipe, self._split, self._flush),
+        )
+        harmless: tuple[Callable[[], None], ...] = (
+            *(self._out_of_memory, self._loading, self._unfit, self._pause, self._slow, self._fail_log, self._restart),
+        )
+        kinds = [*gateway, *link, *harmless] if backup else [*gateway, *link, *valkey, *harmless]
+        self._allowed = self._choose.sample(kinds, self._choose.randint(2, len(kinds)))
+        if backup:
+            self._allowed += [self._kill, self._restore_backup]
+        self._backup: dict[int, int] = {}
+
+    def strike(self) -> None:
+        """One fault, now."""
+        fault = self._choose.choice(self._allowed)
+        self._world.note("fault", fault.__name__)
+        fault()
+
+    def _later(self, seconds: float, mend: Callable[..., None], *args: object) -> None:
+        loop = self._world.loop
+        loop.at(loop.now_s + seconds, loop.world, mend, *args)
+
+    def _some_s(self, longest_s: float) -> float:
+        """Mostly short, sometimes as long as it gets."""
+        return longest_s * self._choose.random() ** 3
+
+    # --- gateways, tills ---
+
+    def _kill(self) -> None:
+        self._choose.choice(self._world.gateways).end("killed")
+
+    def _stop(self) -> None:
+        gateway = self._choose.choice(self._world.gateways)
+        if gateway.is_alive:
+            gateway.owner.stop()
+            self._later(self._some_s(8.0), self._world.loop.resume, gateway.owner)
+
+    def _step_clock(self) -> None:
+        self._choose.choice(self._world.around).skew_ms = self._choose.choice((-5000, -300, 0, 300, 60_000))
+
+    def _till_crash(self) -> None:
+        terminal = self._choose.choice(self._world.terminals)
+        terminal.crash()
+        self._later(self._some_s(1.0), terminal.restart)
+
+    # --- the way to Valkey ---
+
+    def _cut(self) -> None:
+        host = self._world.host
+        alive = [connection for connection in host.connections if not connection.broken]
+        if alive:
+            connection = self._choose.choice(alive)
+            host.cut(connection, self._choose.randint(0, connection.under_way))
+
+    def _cut_all(self) -> None:
+        for connection in list(self._world.host.connections):
+            self._world.host.cut(connection, self._choose.randint(0, connection.under_way))
+
+    def _black_hole(self) -> None:
+        if self._world.host.connections:
+            self._choose.choice(self._world.host.connections).black = True
+
+    # --- Valkey ---
+
+    def _restart(self) -> None:
+        self._crash(0)
+
+    def _crash(self, lost_writes: int) -> None:
+        host = self._world.host
+        host.crash(lost_writes)
+        self._later(self._some_s(0.5), host.start)
+
+    def _lose_tail(self) -> None:
+        self._crash(self._choose.choice((1, 1, 2, 3, 5, 8, 20, 100)))
+
+    def _wipe(self) -> None:
+        self._crash(0)
+        self._world.host.server.wipe(functions=True)
+
+    def _flush(self) -> None:
+        self._world.host.server.wipe(functions=False)
+
+    def _split(self) -> None:
+        """A replica that lags is promoted; some gateways still talk to the old primary for a while."""
+        world, old = self._world, self._world.host
+        server = old.server.copied()
+        server.roll_back(max(0, server.writes - self._choose.choice((0, 1, 3, 8))))
+        new = ValkeyHost(world.loop, world.pace, server, world.note)
+        for number in range(len(world.gateways)):
+            if self._choose.random() < 0.6:
+                world.move_to(number, new)
+        world.host = new
+        self._later(self._some_s(2.0), self._heal_split, old, new)
+
+    def _heal_split(self, old: ValkeyHost, new: ValkeyHost) -> None:
+        for number in range(len(self._world.gateways)):
+            self._world.move_to(number, self._world.host)
+        old.crash(0)
+
+    def _out_of_memory(self) -> None:
+        server = self._world.host.server
+        server.out_of_memory = True
+        self._later(self._some_s(1.0), self._mend, server)
+
+    def _loading(self) -> None:
+        server = self._world.host.server
+        server.loading = True
+        self._later(self._some_s(0.5), self._mend, server)
+
+    def _unfit(self) -> None:
+        server = self._world.host.server
+        if self._choose.random() < 0.5:
+            server.policy = b"allkeys-lru"
+        else:
+            server.role = b"slave"
+        self._later(self._some_s(0.5), self._mend, server)
+        self._cut_all()
+
+    def _mend(self, server: ModelValkey) -> None:
+        server.out_of_memory = server.loading = False
+        server.policy, server.role = b"noeviction", b"master"
+
+    def _pause(self) -> None:
+        host = self._world.host
+        host.paused = True
+        self._later(self._some_s(4.0), host.resume)
+
+    def _slow(self) -> None:
+        pace = self._world.pace
+        if pace.typical_s < 0.005:
+            pace.typical_s *= SLOWNESS
+            self._later(self._some_s(0.5), self._hurry)
+
+    def _hurry(self) -> None:
+        self._world.pace.typical_s /= SLOWNESS
+
+    # --- the log ---
+
+    def _fail_log(self) -> None:
+        self._choose.choice(self._world.gateways).log.fails_next = self._choose.choice(("before", "after"))
+
+    def _restore_backup(self) -> None:
+        """Takes a backup the first time; puts it in the log's place the second time, all gateways stopped."""
+        world, store = self._world, self._world.store
+        if not self._backup:
+            self._backup = {number: len(store.chains[number]) for number in range(store.partitions)}
+            return
+        if world.may_halt:
+            return
+        world.may_halt = True
+        for gateway in world.gateways:
+            gateway.end("stopped to restore the log")
+        for number, length in self._backup.items():
+            del store.chains[number][length:]
+
+    def mend_all(self) -> None:
+        """No fault goes on after this."""
+        world = self._world
+        for gateway in world.gateways:
+            world.loop.resume(gateway.owner)
+            gateway.log.fails_next = None
+        for around in world.around:
+            around.skew_ms = 0
+        self._mend(world.host.server)
+        world.host.start()
+        world.host.resume()
+        for connection in world.host.connections:
+            if connection.black:
+                world.host.cut(connection, 0)

@@ -1,0 +1,308 @@
+"""What lies between a gateway and the world, as models: delays, Valkey's host and connections, the log, the index.
+
+Each operation takes effect at one random moment and is answered at a later one; the operations of one connection take
+effect in order, and their answers come in order. That, and the faults, is where all chance of a run lies.
+"""
+
+import asyncio
+import math
+import random
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import hiredis
+from redis.exceptions import ConnectionError as ConnectionLost
+from redis.exceptions import RedisError
+
+from eventstore.events import REDEEM, REVERSE, IdReused, iter_records
+from eventstore.log import CONTROL, EMPTY_HEAD, AppendRefused, Batch, Head, LogFailed, check_join
+from sim.loop import Owner, SimLoop
+from sim.valkey_model import ModelValkey
+
+SLOW_ONE_IN = 40
+SLOW_TIMES = 30
+
+
+class Pace:
+    """How long things take: exponential around `typical_s`, with a slow one now and then."""
+
+    def __init__(self, choose: random.Random, typical_s: float) -> None:
+        self._random, self.typical_s = choose.random, typical_s
+
+    def delay_s(self) -> float:
+        chance = self._random()
+        delay_s = -math.log(1.0 - chance) * self.typical_s
+        return delay_s * SLOW_TIMES if self._random() * SLOW_ONE_IN < 1 else delay_s
+
+
+Note = Callable[[str, object], None]
+"""Told of every effective event: what kind, and particulars for the trace."""
+
+
+class ValkeyHost:
+    """Where a Valkey runs, with the connections to it; what can go wrong with a server goes wrong here."""
+
+    def __init__(self, loop: SimLoop, pace: Pace, server: ModelValkey, note: Note) -> None:
+        self.loop, self.pace, self.server, self.note = loop, pace, server, note
+        self.up, self.paused = True, False
+        self.connections: list[ModelConnection] = []
+        self._waiting: list[tuple[ModelConnection, list[bytes]]] = []
+
+    def connector(self, owner: Owner) -> Callable[[], "ModelConnection"]:
+        return lambda: ModelConnection(self, owner)
+
+    def arrive(self, connection: "ModelConnection", args: list[bytes]) -> None:
+        if self.paused:
+            self._waiting.append((connection, args))
+        elif self.up and connection in self.connections:
+            connection.answer(self._execute(args))
+
+    def _execute(self, args: list[bytes]) -> Any:
+        if args[0] == b"FCALL":
+            self.note("valkey", args[1])
+        try:
+            return self.server.execute(args)
+        except RedisError as error:
+            return error
+
+    def cut(self, connection: "ModelConnection", arriving: int) -> None:
+        """Break a connection; the first `arriving` commands on their way still reach the server."""
+        connection.cut(arriving)
+
+    def crash(self, lost_writes: int) -> None:
+        """The server dies with the newest of its writes; it is down until `start`."""
+        self.up = self.paused = False
+        self._waiting.clear()
+        for connection in self.connections:
+            connection.cut(0)
+        self.connections.clear()
+        self.server.roll_back(max(0, self.server.writes - lost_writes))
+
+    def start(self) -> None:
+        self.up = True
+
+    def resume(self) -> None:
+        self.paused = False
+        waiting, self._waiting = self._waiting, []
+        for connection, args in waiting:
+            self.arrive(connection, args)
+
+
+class ModelConnection:
+    """What gateway.pipe needs of the client library's connection."""
+
+    def __init__(self, host: ValkeyHost, owner: Owner) -> None:
+        self._host, self.owner = host, owner
+        self._parser = hiredis.Reader()
+        self._arrives_s = self._replies_s = 0.0
+        self._under_way = 0  # commands sent that have not arrived
+        self._arriving: int | None = None  # how many of them still will, once it is cut
+        self._replies: deque[Any] = deque()
+        self._reader: asyncio.Future[None] | None = None
+        self.broken = False
+        self.black = False  # nothing goes either way, and nobody is told
+
+    async def connect(self) -> None:
+        await asyncio.sleep(self._host.pace.delay_s())
+        if not self._host.up:
+            raise ConnectionLost("connection refused")
+        self._host.connections.append(self)
+
+    async def send_packed_command(self, command: list[bytes], check_health: bool) -> None:
+        if self.broken:
+            raise ConnectionLost("broken pipe")
+        self._parser.feed(command[0])
+        loop = self._host.loop
+        self._arrives_s = max(self._arrives_s, loop.now_s + self._host.pace.delay_s())
+        self._under_way += 1
+        loop.at(self._arrives_s, loop.world, self._arrive, self._parser.gets())
+
+    def _arrive(self, args: list[bytes]) -> None:
+        self._under_way -= 1
+        if self.black:
+            return
+        if self._arriving is not None:
+            self._arriving -= 1
+            if self._arriving < 0:
+                return
+        self._host.arrive(self, args)
+
+    def answer(self, reply: Any) -> None:
+        if self.broken or self.black:
+            return
+        loop = self._host.loop
+        self._replies_s = max(self._replies_s, loop.now_s + self._host.pace.delay_s())
+        loop.at(self._replies_s, self.owner, self._deliver, reply)
+
+    def _deliver(self, reply: Any) -> None:
+        if not (self.broken or self.black):
+            self._replies.append(reply)
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
+
+    async def read_response(self, disable_decoding: bool) -> Any:
+        while not self._replies:
+            if self.broken:
+                raise ConnectionLost("connection reset")
+            self._reader = asyncio.get_running_loop().create_future()
+            await self._reader
+        reply = self._replies.popleft()
+        if isinstance(reply, RedisError):
+            raise reply
+        return reply
+
+    def cut(self, arriving: int) -> None:
+        if not self.broken:
+            self.broken, self._arriving = True, arriving
+            self._host.loop.at(self._host.loop.now_s, self.owner, self._wake)
+
+    @property
+    def under_way(self) -> int:
+        return self._under_way
+
+    async def disconnect(self, nowait: bool) -> None:
+        self.cut(self._under_way)
+
+
+class LogStore:
+    """The durable log that all gateways share: nothing in it is ever lost, unless a backup is put in its place."""
+
+    def __init__(self, partitions: int, control: Sequence[Batch]) -> None:
+        self.partitions = partitions
+        self.chains: dict[int, list[Batch]] = {number: [] for number in range(partitions)}
+        self.chains[CONTROL] = list(control)
+
+    def head(self, partition: int) -> Head:
+        chain = self.chains[partition]
+        return Head(chain[-1].seq, chain[-1].tip) if chain else EMPTY_HEAD
+
+    def append(self, batches: Sequence[Batch]) -> None:
+        """Compare-and-set by the shipped rule. Raises AppendRefused."""
+        partition = batches[0].partition
+        chain, head = self.chains[partition], self.head(partition)
+        fresh = check_join(head, batches, lambda seq: chain[seq - 1].tip)
+        if fresh is None:
+            raise AppendRefused(partition, batches[0].seq, head)
+        chain.extend(fresh)
+
+
+class ModelLog:
+    """One gateway's way to the shared log."""
+
+    def __init__(self, loop: SimLoop, pace: Pace, store: LogStore, owner: Owner, choose: random.Random, note: Note) -> None:
+        self._loop, self._pace, self._store, self._owner, self._note = loop, pace, store, owner, note
+        self._random = choose.random
+        self._lands_s: dict[int, float] = {}
+        self.repeats = 0.0  # chance that an append's answer is lost and the client library asks again
+        self.fails_next: str | None = None  # "before" or "after" the effect: what a failing disk leaves behind
+        self.failed = False
+
+    @property
+    def partitions(self) -> int:
+        return self._store.partitions
+
+    async def head(self, partition: int) -> Head:
+        early = await self._read_at(lambda: self._store.head(partition))
+        assert isinstance(early, Head)
+        return early
+
+    async def read(self, partition: int, first_seq: int, limit: int) -> list[Batch]:
+        found: list[Batch] = await self._read_at(
+            lambda: self._store.chains[partition][first_seq - 1 : first_seq - 1 + limit]
+        )
+        return found
+
+    async def _read_at(self, look: Callable[[], Any]) -> Any:
+        """What `look` sees at the beginning or at the end of the time it takes."""
+        if self.failed:
+            raise LogFailed("the disk failed before")
+        if self._random() < 0.5:
+            found = look()
+            await asyncio.sleep(self._pace.delay_s())
+            return found
+        await asyncio.sleep(self._pace.delay_s())
+        return look()
+
+    async def append(self, batches: Sequence[Batch]) -> None:
+        if not batches:
+            return
+        if self.failed:
+            raise LogFailed("the disk failed before")
+        answered: asyncio.Future[None] = self._loop.create_future()
+        lands_s = max(self._lands_s.get(batches[0].partition, 0.0), self._loop.now_s + self._pace.delay_s())
+        if self._random() < self.repeats:
+            self._loop.at(lands_s, self._loop.world, self._land, batches, None)
+            lands_s += self._pace.delay_s() * 3
+        self._lands_s[batches[0].partition] = lands_s
+        self._loop.at(lands_s, self._loop.world, self._land, batches, answered)
+        await answered
+
+    def _land(self, batches: Sequence[Batch], answered: asyncio.Future[None] | None) -> None:
+        outcome: Exception | None = None
+        if self.fails_next is not None:
+            self.failed = True
+        if not self.failed or self.fails_next == "after":
+            try:
+                self._store.append(batches)
+            except AppendRefused as refused:
+                outcome = refused
+            self._note("append", (self._owner.name, batches[-1].partition, batches[-1].seq, outcome))
+        if self.failed:
+            outcome, self.fails_next = LogFailed("input/output error"), None
+        if answered is not None:
+            self._loop.at(self._loop.now_s + self._pace.delay_s(), self._owner, _settle, answered, outcome)
+
+    async def close(self) -> None:
+        pass
+
+
+def _settle(answered: asyncio.Future[None], outcome: Exception | None) -> None:
+    if outcome is None:
+        answered.set_result(None)
+    else:
+        answered.set_exception(outcome)
+
+
+class ModelIndex:
+    """The redemption index in memory; it outlives its gateway as a file would."""
+
+    def __init__(self, pace: Pace, partitions: int) -> None:
+        self._pace = pace
+        self.checkpoint: Mapping[int, Head] = dict.fromkeys(range(partitions), EMPTY_HEAD)
+        self._applied = dict(self.checkpoint)
+        self._places: dict[bytes, tuple[bool, tuple[int, int, int]]] = {}
+        self.on_reused: Callable[[Sequence[IdReused]], None] = lambda reused: None
+
+    def reopened(self) -> "ModelIndex":
+        self.checkpoint = dict(self._applied)
+        return self
+
+    async def apply(self, partition: int, batches: Sequence[Batch]) -> None:
+        await asyncio.sleep(self._pace.delay_s())
+        reused = []
+        for batch in batches:
+            for index, record in enumerate(iter_records(batch.payload)):
+                if record.op not in (REDEEM, REVERSE):
+                    continue
+                place, took_effect = (partition, batch.seq, index), batch.verdicts[index] < 2
+                known = self._places.get(record.redemption_id)
+                if known is None or (took_effect and not known[0]):
+                    self._places[record.redemption_id] = (took_effect, place)
+                elif took_effect:
+                    reused.append(IdReused(redemption_id=record.redemption_id, first=known[1], second=place))
+        self._applied[partition] = Head(batches[-1].seq, batches[-1].tip)
+        if reused:
+            self.on_reused(reused)
+
+    async def reset(self) -> None:
+        self._places.clear()
+        self._applied = dict.fromkeys(self._applied, EMPTY_HEAD)
+
+    async def find(self, redemption_id: bytes) -> tuple[int, int, int] | None:
+        await asyncio.sleep(self._pace.delay_s())
+        known = self._places.get(redemption_id)
+        return None if known is None else known[1]

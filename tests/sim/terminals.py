@@ -1,0 +1,224 @@
+"""Tills of the simulated world: they mint ids, send, time out, and ask again with the same id for ever."""
+
+import random
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from gateway.lane import Asked
+from gateway.messages import Redeem, Reverse
+from sim.deployment import BASE_MS, ISSUED, TYPED_CODES, signed_code
+from sim.gateways import Gateway
+from sim.loop import SimLoop
+from sim.models import Note, Pace
+
+UNRESOLVED = 255
+SCANS_MAX = 4  # in one message
+
+
+class Wish(msgspec.Struct, eq=False):
+    """One request in a till's journal. `voucher` is what its code names, if it names one by itself."""
+
+    terminal: int
+    body: Redeem | Reverse
+    code: str
+    voucher: tuple[int, int] | None
+    of: "Wish | None" = None  # a reversal: what it undoes
+    first_sent_s: float | None = None
+    verdict: int | None = None  # the newest answer
+    sends: int = 0
+
+
+class Told(msgspec.Struct, eq=False):
+    """One answer that reached a till: `verdict` is the logged byte behind it."""
+
+    wish: Wish
+    at_s: float
+    sent_s: float  # when this answer was asked for
+    by: str  # which life of which gateway
+    verdict: int
+    place: tuple[int, int, int]  # partition, seq, index
+    entry: bytes | None  # the redemption named as being in the way
+
+
+class Shop(Protocol):
+    """What a till sees of the world."""
+
+    loop: SimLoop
+    choose: random.Random
+    pace: Pace
+    note: Note
+    lost_share: float
+    doubled_share: float
+    history: list[Told]
+    sold: int
+
+    def some_gateway(self) -> Gateway | None: ...
+
+
+class Terminal:
+    """A till, its journal, and the requests it has on the way."""
+
+    def __init__(self, shop: Shop, number: int) -> None:
+        self._shop, self.number = shop, number
+        self.journal: list[Wish] = []
+        self.open: set[Wish] = set()
+        self._life = 0
+        self._is_down = False
+        self._patience_s = 40 * shop.pace.typical_s + 0.05
+
+    # --- what it does ---
+
+    def act(self) -> None:
+        """One thing a till may do next."""
+        if self._is_down:
+            return
+        chance = self._shop.choose.random()
+        if chance < 0.62 or not self.journal:
+            self._scan()
+        elif chance < 0.80:
+            self._reverse()
+        elif chance < 0.96:
+            self._send([self._earlier()])
+        else:
+            self._misuse_an_id()
+
+    def _scan(self) -> None:
+        count = 1 if self._shop.choose.random() < 0.6 else self._shop.choose.randint(2, SCANS_MAX)
+        wishes = [self._wish_for(*self._some_code()) for _ in range(count)]
+        if count > 1 and self._shop.choose.random() < 0.1:
+            wishes.append(wishes[0])
+        self._send(wishes)
+
+    def _some_code(self) -> tuple[str, tuple[int, int] | None]:
+        """Mostly one of a few vouchers that several tills try at once; they change as the run goes on."""
+        choose, shop = self._shop.choose, self._shop
+        shop.sold += 1
+        chance = choose.random()
+        if chance < 0.05:
+            return choose.choice(TYPED_CODES), None
+        if chance < 0.07:
+            serial = ISSUED + choose.randint(1, 4)
+            return signed_code(1, serial), (1, serial)
+        serial = 1 + shop.sold // 12 * 2 % 512 + choose.randrange(3) + 64 * choose.choice((0, 1, 5))
+        campaign = choose.randint(1, 2)
+        return signed_code(campaign, serial), (campaign, serial)
+
+    def _wish_for(self, code: str, voucher: tuple[int, int] | None) -> Wish:
+        refs = ("receipt",) if self._shop.choose.random() < 0.1 else ()
+        wish = Wish(self.number, Redeem(self._new_id(), code, self._now_ms(), 1, *refs), code, voucher)
+        return self._journalled(wish)
+
+    def _journalled(self, wish: Wish) -> Wish:
+        self.journal.append(wish)
+        self.open.add(wish)
+        return wish
+
+    def _earlier(self) -> Wish:
+        recent = self.journal[-12:]
+        return self._shop.choose.choice(recent if self._shop.choose.random() < 0.7 else self.journal)
+
+    def _reverse(self) -> None:
+        choose = self._shop.choose
+        target = self._earlier()
+        if isinstance(target.body, Reverse):
+            return self._send([target])
+        knows_it = target.verdict is not None and choose.random() < 0.3
+        original = None if knows_it else target.body
+        body = Reverse(self._new_id(), target.body.redemption_id, self._now_ms(), original)
+        wish = self._journalled(Wish(self.number, body, target.code, target.voucher, target))
+        return self._send([wish])
+
+    def _misuse_an_id(self) -> None:
+        """A fault in a till: another code under an id it used before."""
+        old = self._earlier()
+        if isinstance(old.body, Reverse):
+            return
+        code, voucher = self._some_code()
+        body = Redeem(old.body.redemption_id, code, self._now_ms())
+        self._send([self._journalled(Wish(self.number, body, code, voucher))])
+
+    def scan_fresh(self, campaign: int, serial: int) -> None:
+        """Redeem a voucher that nobody else tries."""
+        self._send([self._wish_for(signed_code(campaign, serial), (campaign, serial))])
+
+    def _now_ms(self) -> int:
+        return BASE_MS + int(self._shop.loop.now_s * 1000)
+
+    def _new_id(self) -> bytes:
+        raw = bytearray(self._now_ms().to_bytes(6, "big") + self._shop.choose.randbytes(10))
+        raw[6] = raw[6] & 15 | 0x70
+        return bytes(raw)
+
+    # --- ask and be answered ---
+
+    def _send(self, wishes: Sequence[Wish]) -> None:
+        kind = type(wishes[0].body)
+        wishes = [wish for wish in wishes if type(wish.body) is kind]
+        shop, loop = self._shop, self._shop.loop
+        for wish in wishes:
+            wish.sends += 1
+            if wish.first_sent_s is None:
+                wish.first_sent_s = loop.now_s
+        gateway = shop.some_gateway()
+        if gateway is not None and shop.choose.random() >= shop.lost_share:
+            copies = 2 if shop.choose.random() < shop.doubled_share else 1
+            for _ in range(copies):
+                arrives_s = loop.now_s + shop.pace.delay_s()
+                loop.at(arrives_s, gateway.owner, self._arrive, gateway, wishes, self._life, loop.now_s)
+        loop.at(loop.now_s + self._patience_s, loop.world, self._timed_out, [(wish, wish.sends) for wish in wishes])
+
+    def _arrive(self, gateway: Gateway, wishes: Sequence[Wish], life: int, sent_s: float) -> None:
+        """The message reaches the gateway; runs as the gateway."""
+        shop = self._shop
+        if not gateway.is_up:
+            return
+        shop.note("ask", (self.number, gateway.owner.name, [wish.body for wish in wishes]))
+
+        def done(asked: Asked) -> None:
+            if shop.choose.random() >= shop.lost_share:
+                arrives_s = shop.loop.now_s + shop.pace.delay_s()
+                by = gateway.owner.name
+                shop.loop.at(arrives_s, shop.loop.world, self._answered, asked, wishes, life, by, sent_s)
+
+        if isinstance(wishes[0].body, Reverse):
+            gateway.reverse(self.number, [wish.body for wish in wishes if isinstance(wish.body, Reverse)], done)
+        else:
+            gateway.redeem(self.number, [wish.body for wish in wishes if isinstance(wish.body, Redeem)], done)
+
+    def _answered(self, asked: Asked, wishes: Sequence[Wish], life: int, by: str, sent_s: float) -> None:
+        if life != self._life:
+            return
+        shop = self._shop
+        shop.note("answer", (self.number, by, bytes(asked.codes), asked.places))
+        for first, partition, seq, index, count in asked.places:
+            for number in range(first, first + count):
+                verdict, wish = asked.codes[number], wishes[number]
+                if verdict == UNRESOLVED:
+                    continue
+                wish.verdict = verdict
+                self.open.discard(wish)
+                place = (partition, seq, index + number - first)
+                told = Told(wish, shop.loop.now_s, sent_s, by, verdict, place, asked.told.get(number))
+                shop.history.append(told)
+
+    def _timed_out(self, sent: Sequence[tuple[Wish, int]]) -> None:
+        """Ask again for what has no answer and was not asked for since."""
+        if not self._is_down:
+            self.ask_again([wish for wish, sends in sent if wish in self.open and wish.sends == sends])
+
+    def ask_again(self, wishes: Sequence[Wish]) -> None:
+        """Unanswered requests, each by itself: they may have been answered in part."""
+        for wish in dict.fromkeys(wishes):
+            self._send([wish])
+
+    def crash(self) -> None:
+        """Lose what was on the way; the journal stays."""
+        self._life += 1
+        self._is_down = True
+
+    def restart(self) -> None:
+        """Come back with the journal: ask for everything that has no answer."""
+        self._is_down = False
+        self.ask_again([wish for wish in self.journal if wish in self.open])

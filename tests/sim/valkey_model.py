@@ -1,0 +1,315 @@
+"""Valkey as a model: the commands Tillgate sends it, in plain Python, with a history that can be taken back.
+
+Theory. The state is a tree of dicts, and every write notes what it replaced. So a server that lost the newest part of
+its append-only file is this one with its last writes undone. The claim functions are written from the description in
+gateway/claim.lua; tests/contract/test_model_arbiter.py holds the two against each other, reply for reply.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from redis.exceptions import BusyLoadingError, OutOfMemoryError, ResponseError
+
+REDEEM, REVERSE, VOID, IMPORT = 1, 2, 3, 4
+APPLIED, TOMBSTONED, REPEATED, REVERSED = 0, 1, 2, 3
+VOIDED, ALREADY_REDEEMED, TOO_MANY, DUPLICATE = 20, 21, 22, 43
+ENTRY = 32
+FULL = 10 * ENTRY
+TRIM_EVERY = 16
+SCAN_KEYS = 3  # keys a SCAN call returns: few, so that much can happen between two of them
+MISSING: Any = ...  # what a note holds for a key that was not there; copies to itself
+Writes = list[tuple[bytes, bytes, bytes]]
+Table = dict[Any, Any]
+
+
+class ModelValkey:
+    """One server. `trims` decides whether an approximate trim removes what it may."""
+
+    def __init__(self, trims: Callable[[], bool]) -> None:
+        self.strings: Table = {}
+        self.hashes: Table = {}
+        self.streams: Table = {}
+        self.newest: Table = {}  # the last id of each stream, which trimming does not lower
+        self.library: bytes | None = None
+        self.policy, self.role = b"noeviction", b"master"
+        self.out_of_memory = self.loading = False
+        self.writes = 0  # commands that wrote; a history position
+        self._trims = trims
+        self._undo: list[tuple[int, Table, Any, Any]] = []
+        self._cursors: dict[int, bytes] = {}
+        self._commands: dict[bytes, Callable[[list[bytes]], Any]] = {
+            b"GET": lambda args: self.strings.get(args[0]),
+            b"SET": self._set_command,
+            b"XADD": self._xadd_command,
+            b"FCALL": self._fcall,
+            b"FCALL_RO": self._fcall,
+            b"XRANGE": self._xrange,
+            b"SCAN": self._scan,
+            b"UNLINK": self._unlink,
+            b"HGETALL": self._hgetall,
+            b"HDEL": self._hdel,
+            b"CONFIG": lambda args: [b"maxmemory-policy", self.policy],
+            b"ROLE": lambda args: [self.role],
+            b"FUNCTION": self._function,
+        }
+        self._functions: dict[bytes, Callable[[list[bytes], list[bytes]], Any]] = {
+            b"tillgate_claim_1": self._claim,
+            b"tillgate_restore_1": self._restore,
+            b"tillgate_lookup_1": self._lookup,
+            b"tillgate_load_begin_1": self._load_begin,
+            b"tillgate_load_1": self._load,
+            b"tillgate_load_finish_1": self._load_finish,
+        }
+
+    # --- history ---
+
+    def execute(self, args: list[bytes]) -> Any:
+        """The reply to one command. Raises what the client library raises for an error reply."""
+        if self.loading:
+            raise BusyLoadingError("Valkey is loading the dataset in memory")
+        before = len(self._undo)
+        reply = self._commands[args[0]](args[1:])
+        if len(self._undo) > before:
+            self.writes += 1
+        return reply
+
+    def roll_back(self, writes: int) -> None:
+        """Lose everything after the first `writes` commands that wrote."""
+        while self._undo and self._undo[-1][0] >= writes:
+            _, table, key, old = self._undo.pop()
+            if old is MISSING:
+                del table[key]
+            else:
+                table[key] = old
+        self.writes = min(self.writes, writes)
+
+    def wipe(self, *, functions: bool) -> None:
+        """An empty server: after FLUSHALL (which keeps the functions) or on a new disk."""
+        for table in (self.strings, self.hashes, self.streams, self.newest):
+            table.clear()
+        self._undo.clear()
+        if functions:
+            self.library = None
+
+    def copied(self) -> "ModelValkey":
+        """A replica, complete at this moment, which can be taken back like its original."""
+        twin = ModelValkey(self._trims)
+        parts = (self.strings, self.hashes, self.streams, self.newest, self._undo)  # together: the notes name tables
+        twin.strings, twin.hashes, twin.streams, twin.newest, twin._undo = copy.deepcopy(parts)
+        twin.library, twin.writes = self.library, self.writes
+        return twin
+
+    def _put(self, table: Table, key: Any, value: Any) -> None:
+        self._undo.append((self.writes, table, key, table.get(key, MISSING)))
+        table[key] = value
+
+    def _drop(self, table: Table, key: Any) -> bool:
+        if key not in table:
+            return False
+        self._undo.append((self.writes, table, key, table.pop(key)))
+        return True
+
+    def _hset(self, key: bytes, field: bytes, value: bytes) -> None:
+        fields = self.hashes.get(key)
+        if fields is None:
+            fields = {}
+            self._put(self.hashes, key, fields)
+        self._put(fields, field, value)
+
+    # --- commands ---
+
+    def _set_command(self, args: list[bytes]) -> bytes:
+        self._put(self.strings, args[0], args[1])
+        return b"OK"
+
+    def _xadd_command(self, args: list[bytes]) -> bytes:
+        seq = int(args[1].partition(b"-")[0])
+        self._xadd(args[0], seq, dict(zip(args[2::2], args[3::2], strict=True)))
+        return args[1]
+
+    def _xadd(self, key: bytes, seq: int, fields: dict[bytes, bytes]) -> None:
+        if seq <= self.newest.get(key, 0):
+            raise ResponseError("The ID specified in XADD is equal or smaller than the target stream top item")
+        if key not in self.streams:
+            self._put(self.streams, key, {})
+        self._put(self.streams[key], seq, fields)
+        self._put(self.newest, key, seq)
+
+    def _xrange(self, args: list[bytes]) -> list[Any]:
+        held = self.streams.get(args[0], {})
+        first, last = (int(arg.partition(b"-")[0]) for arg in args[1:3])
+        inside = sorted(seq for seq in held if first <= seq <= last)
+        return [[b"%d-0" % seq, [part for pair in held[seq].items() for part in pair]] for seq in inside]
+
+    def _scan(self, args: list[bytes]) -> list[Any]:
+        prefix = args[2].rstrip(b"*")
+        after = self._cursors.pop(int(args[0]), b"")
+        keys = sorted({*self.strings, *self.hashes, *self.streams})
+        left = [key for key in keys if key > after and key.startswith(prefix)]
+        if len(left) <= SCAN_KEYS:
+            return [b"0", left]
+        cursor = max(self._cursors, default=0) + 1
+        self._cursors[cursor] = left[SCAN_KEYS - 1]
+        return [b"%d" % cursor, left[:SCAN_KEYS]]
+
+    def _unlink(self, args: list[bytes]) -> int:
+        return sum(self._forget(key) for key in args)
+
+    def _forget(self, key: bytes) -> bool:
+        self._drop(self.newest, key)
+        tables = (self.strings, self.hashes, self.streams)
+        return any([self._drop(table, key) for table in tables])
+
+    def _hgetall(self, args: list[bytes]) -> list[bytes]:
+        return [part for pair in self.hashes.get(args[0], {}).items() for part in pair]
+
+    def _hdel(self, args: list[bytes]) -> int:
+        fields = self.hashes.get(args[0], {})
+        return sum(self._drop(fields, field) for field in args[1:])
+
+    def _function(self, args: list[bytes]) -> Any:
+        if args[0] == b"LOAD":
+            self.library = args[1]
+            return b"tillgate_1"
+        if self.library is None:
+            return []
+        return [[b"library_name", b"tillgate_1", b"library_code", self.library]]
+
+    def _fcall(self, args: list[bytes]) -> Any:
+        if self.library is None:
+            raise ResponseError("Function not found")
+        if self.out_of_memory and args[0] != b"tillgate_lookup_1":
+            raise OutOfMemoryError("command not allowed when used memory > 'maxmemory'.")
+        keys_end = 2 + int(args[1])
+        return self._functions[args[0]](args[2:keys_end], args[keys_end:])
+
+    # --- the functions ---
+
+    def _head(self, key: bytes) -> tuple[bytes, int]:
+        raw = self.strings.get(key)
+        return (raw[:16], int(raw[16:])) if raw else (bytes(16), 0)
+
+    def _claim(self, keys: list[bytes], args: list[bytes]) -> list[Any]:
+        payload, key_map, tip, at, durable = args
+        prev, seq = self._head(keys[0])
+        if seq < int(durable) or keys[2] in self.strings:
+            return [-1, seq, prev]
+        seq += 1
+        verdicts, told, writes = self._walk(keys, payload, key_map, at + seq.to_bytes(5, "big"), None)
+        self._xadd(keys[1], seq, {b"d": payload, b"v": verdicts, b"t": tip, b"p": prev})
+        self._put(self.strings, keys[0], tip + b"%d" % seq)
+        for write in writes:
+            self._hset(*write)
+        if seq % TRIM_EVERY == 0 and self._trims():
+            for old in [held for held in self.streams[keys[1]] if held < int(durable)]:
+                self._drop(self.streams[keys[1]], old)
+        return [seq, prev, verdicts, told]
+
+    def _restore(self, keys: list[bytes], args: list[bytes]) -> list[Any]:
+        payload, key_map, tip, at, seq_text, prev, verdicts = args
+        seq = int(seq_text)
+        have, head_seq = self._head(keys[0])
+        if head_seq != seq - 1 or have != prev or keys[2] in self.strings:
+            return [head_seq, have]
+        _, _, writes = self._walk(keys, payload, key_map, at + seq.to_bytes(5, "big"), verdicts)
+        self._put(self.strings, keys[0], tip + b"%d" % seq)
+        for write in writes:
+            self._hset(*write)
+        return [seq, tip]
+
+    def _lookup(self, keys: list[bytes], args: list[bytes]) -> list[Any]:
+        found = [self.hashes.get(key, {}).get(field) for key, field in zip(keys[1:], args, strict=True)]
+        return [self.strings.get(keys[0]), *found]
+
+    def _load_begin(self, keys: list[bytes], args: list[bytes]) -> int:
+        self._put(self.strings, keys[1], args[0])
+        self._drop(self.strings, keys[0])
+        return 1
+
+    def _load(self, keys: list[bytes], args: list[bytes]) -> int:
+        if self.strings.get(keys[1]) != args[0]:
+            return 0
+        at = 1
+        for key in keys[2:]:
+            count = int(args[at])
+            for place in range(at + 1, at + 1 + 2 * count, 2):
+                self._hset(key, args[place], args[place + 1])
+            at += 1 + 2 * count
+        return 1
+
+    def _load_finish(self, keys: list[bytes], args: list[bytes]) -> int:
+        if self.strings.get(keys[1]) != args[0]:
+            return 0
+        if args[1]:
+            self._put(self.strings, keys[0], args[1])
+        self._drop(self.strings, keys[1])
+        return 1
+
+    def _walk(
+        self, keys: Sequence[bytes], payload: bytes, key_map: bytes, stamp: bytes, decided: bytes | None
+    ) -> tuple[bytes, bytes, Writes]:
+        values: dict[tuple[bytes, bytes], bytes | None] = {}
+        verdicts, told, writes = bytearray(), b"", []
+        for index in range(len(key_map) // 2):
+            record = payload[16 + 64 * index : 80 + 64 * index]
+            op, verdict = record[0], record[1]
+            if decided is not None:
+                verdict = decided[index]
+            number = int.from_bytes(key_map[2 * index : 2 * index + 2], "little")
+            if number:
+                key = keys[number - 1]
+                field = record[16:32] if op == IMPORT else b"%d" % (record[15] % 64)
+                slot = (key, field)
+                value = values[slot] if slot in values else self.hashes.get(key, {}).get(field)
+                if decided is None:
+                    verdict, entry = _judge(op, verdict, record, value)
+                    told += index.to_bytes(2, "little") + entry if entry else b""
+                changed = _effect(op, verdict, record, value or b"", stamp)
+                if changed is not None:
+                    values[slot] = changed
+                    writes.append((key, field, changed))
+            verdicts.append(verdict)
+        return bytes(verdicts), told, writes
+
+
+def _judge(op: int, static: int, record: bytes, value: bytes | None) -> tuple[int, bytes]:
+    """(verdict, the entry to tell of or nothing)."""
+    if op == IMPORT:
+        if value is None:
+            return APPLIED, b""
+        return (REPEATED if value[:4] == record[4:8] else DUPLICATE), b""
+    value = value or b""
+    rows = [value[at : at + ENTRY] for at in range(0, len(value), ENTRY)]
+    mine = next((row for row in rows if row[1:17] == record[32:48]), b"")
+    if op == REVERSE:
+        if mine and mine[:1] != b"R":
+            return REPEATED, mine
+        if static:
+            return static, b""
+        if mine:
+            return APPLIED, b""
+        return (TOO_MANY if len(value) >= FULL else TOMBSTONED), b""
+    if mine:
+        return (REPEATED if mine[:1] in b"RV" else REVERSED), mine
+    if rows and rows[0][:1] in b"RV":
+        verdict = ALREADY_REDEEMED if rows[0][:1] == b"R" else VOIDED
+        return (static, b"") if 0 < static < verdict else (verdict, rows[0])
+    if 0 < static < TOO_MANY:
+        return static, b""
+    return (TOO_MANY if len(value) >= FULL else static), b""
+
+
+def _effect(op: int, verdict: int, record: bytes, value: bytes, stamp: bytes) -> bytes | None:
+    if op == IMPORT:
+        return record[4:16] if verdict == APPLIED else None
+    if verdict > TOMBSTONED:
+        return None
+    who = record[32:52] + stamp
+    if op == REDEEM:
+        return b"R" + who + value
+    if op == VOID:
+        return b"V" + who + value
+    if verdict == TOMBSTONED:
+        return value + b"t" + who
+    return value[ENTRY:] + b"r" + value[1:21] + stamp

@@ -1,0 +1,228 @@
+"""One seeded run: two gateways, tills and an operator over one Valkey and one log, faults, calm, and an audit."""
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+
+import msgspec
+
+from gateway import ids
+from gateway.recovery import Branch, PartitionHalted, Recovered
+from sim.auditor import Evidence, audit
+from sim.deployment import ISSUED, TERMINALS, control_batches
+from sim.faults import Faults
+from sim.gateways import Gateway, Surroundings
+from sim.loop import Owner, SimLoop
+from sim.models import LogStore, ModelConnection, ModelIndex, Pace, ValkeyHost
+from sim.operator_desk import Operator
+from sim.terminals import Terminal, Told
+from sim.valkey_model import ModelValkey
+
+GATEWAYS = 2
+CALM_S_MAX = 30.0  # within this, after the last fault, everything must have been answered
+SETTLE_S = 2.0  # for what nobody waits for: repeated messages, appends whose gateway died
+RUN_S_MAX = 300.0  # of virtual time; a run that has not had its events by then is stuck
+BACKUP_ONE_IN = 12  # seeds in which the log is restored from a backup
+ROTATE_IDS_EARLY = 24  # ids a generation of the id memory holds in some seeds, so that it rotates within a run
+ROTATE_IDS_LATE = ids.GENERATION_IDS
+
+
+class Outcome(msgspec.Struct):
+    """What a run showed."""
+
+    seed: int
+    violations: list[str]
+    events: int
+    branches: Counter[str]
+    trace: list[str]
+    virtual_s: float
+
+
+class World:
+    """See the protocols in terminals, operator_desk and faults for what they may touch of it."""
+
+    def __init__(self, seed: int, *, traced: bool) -> None:
+        self.seed = seed
+        self.choose = choose = random.Random(seed)
+        self.loop = SimLoop(self._on_error)
+        self.pace = Pace(choose, choose.choice((0.0002, 0.0005, 0.001, 0.004)))
+        self.violations: list[str] = []
+        self.trace: list[str] | None = [] if traced else None
+        self.events = 0
+        self.branches: Counter[str] = Counter()
+        self.history: list[Told] = []
+        self.sold = 0
+        self.calm = self.may_halt = False
+        self.lost_share, self.doubled_share = choose.choice((0.0, 0.02, 0.1)), choose.choice((0.0, 0.05))
+        ids.GENERATION_IDS = choose.choice((ROTATE_IDS_EARLY, ROTATE_IDS_LATE))
+        partitions = choose.choice((1, 1, 2))
+        self.store = LogStore(partitions, control_batches(partitions))
+        self.host = ValkeyHost(self.loop, self.pace, ModelValkey(lambda: choose.random() < 0.5), self.note)
+        self._hosts = [self.host] * GATEWAYS
+        log_repeats = choose.choice((0.0, 0.0, 0.1))
+        self.around = [self._surroundings(number, log_repeats) for number in range(GATEWAYS)]
+        self._lives = [0] * GATEWAYS
+        self.gateways = [Gateway(around, 0) for around in self.around]
+        self.terminals = [Terminal(self, number) for number in range(1, choose.randint(2, TERMINALS) + 1)]
+        self.operator = Operator(self)
+        self._fault_share = choose.choice((0.01, 0.03, 0.1))  # of what happens
+        self._act_every_s = self.pace.typical_s * choose.choice((1, 3, 10))
+        self.faults = Faults(self, backup=seed % BACKUP_ONE_IN == 0)
+
+    def _surroundings(self, number: int, log_repeats: float) -> Surroundings:
+        return Surroundings(
+            name=f"g{number}",
+            loop=self.loop,
+            choose=self.choose,
+            pace=self.pace,
+            store=self.store,
+            index=ModelIndex(self.pace, self.store.partitions),
+            connector=lambda owner: lambda: self._connection(number, owner),
+            note=self.note,
+            on_recovered=self._on_recovered,
+            on_end=self._on_end,
+            log_repeats=log_repeats,
+        )
+
+    def _connection(self, number: int, owner: Owner) -> ModelConnection:
+        return ModelConnection(self._hosts[number], owner)
+
+    def move_to(self, gateway: int, host: ValkeyHost) -> None:
+        """From now on this gateway's connections go to `host`; the ones it has are cut."""
+        if self._hosts[gateway] is not host:
+            for connection in list(self._hosts[gateway].connections):
+                if connection.owner is self.gateways[gateway].owner:
+                    connection.cut(self.choose.randint(0, connection.under_way))
+            self._hosts[gateway] = host
+
+    # --- what the parts tell ---
+
+    def note(self, kind: str, particulars: object) -> None:
+        self.events += 1
+        if self.trace is not None:
+            self.trace.append(f"{self.loop.now_s:10.6f} {self.loop.owner.name:6} {kind} {particulars}")
+
+    def say(self, text: str) -> None:
+        """A line of the trace that is no event."""
+        if self.trace is not None:
+            self.trace.append(f"{self.loop.now_s:10.6f} {self.loop.owner.name:6} {text}")
+
+    def _on_error(self, owner: Owner, error: BaseException) -> None:
+        where = error.__traceback__
+        while where is not None and where.tb_next is not None:
+            where = where.tb_next
+        line = f"{where.tb_frame.f_code.co_filename.rpartition('/')[2]}:{where.tb_lineno}" if where else "nowhere"
+        self.violations.append(f"bug: {owner.name} raised {type(error).__name__}: {error} at {line}")
+
+    def _on_recovered(self, partition: int, outcome: Recovered | PartitionHalted) -> None:
+        if isinstance(outcome, PartitionHalted):
+            self.branches[Branch.HALT] += 1
+            if not self.may_halt:
+                self.violations.append(f"R8: {self.loop.owner.name} halted without a cause: {outcome}")
+            return self.say(f"HALTED {outcome}")
+        self.branches.update(outcome.branches)
+        return self.say(f"recovered {partition} {[str(branch) for branch in outcome.branches]} at {outcome.head.seq}")
+
+    def _on_end(self, gateway: Gateway, why: str) -> None:
+        number = int(gateway.around.name[1:])
+        self.say(f"{gateway.owner.name} ends: {why}")
+        for connection in list(self._hosts[number].connections):
+            if connection.owner is gateway.owner:
+                connection.cut(self.choose.randint(0, connection.under_way))
+        self.loop.at(self.loop.now_s + self.choose.random() ** 2, self.loop.world, self._start, number)
+
+    def _start(self, number: int) -> None:
+        if not self.gateways[number].is_alive:
+            self._lives[number] += 1
+            self.gateways[number] = Gateway(self.around[number], self._lives[number])
+
+    def some_gateway(self) -> Gateway | None:
+        gateway = self.choose.choice(self.gateways)
+        return gateway if gateway.is_alive else None
+
+    # --- phases ---
+
+    def run(self, events: int) -> Outcome:
+        """Trouble until `events` things have happened, then calm, then the audit."""
+        loop = self.loop
+        loop.at(0.01, loop.world, self._act)
+        loop.at(1.0, loop.world, self._strike)
+        loop.run_while(lambda: self.events < events and loop.now_s < RUN_S_MAX and not self.violations)
+        if self.events < events and not self.violations:
+            self.violations.append(f"R8: stuck, {self.events} events in {loop.now_s:.0f} s")
+        self._calm_down()
+        if not self.violations:
+            self.violations += audit(self._evidence())
+        outcome = Outcome(self.seed, self.violations, self.events, self.branches, self.trace or [], loop.now_s)
+        loop.dispose()
+        return outcome
+
+    def _act(self) -> None:
+        if self.calm:
+            return
+        chance = self.choose.random()
+        if chance < 0.02:
+            self.operator.act()
+        elif chance < 0.02 + self._fault_share:
+            self.faults.strike()
+        else:
+            self.choose.choice(self.terminals).act()
+        wait_s = self.choose.expovariate(1 / self._act_every_s)
+        self.loop.at(self.loop.now_s + wait_s, self.loop.world, self._act)
+
+    def _strike(self) -> None:
+        if not self.calm:
+            self.faults.strike()
+            self.loop.at(self.loop.now_s + self.choose.expovariate(1.0), self.loop.world, self._strike)
+
+    def _calm_down(self) -> None:
+        """No more faults: everything must be answered soon, and then Valkey must hold what the log says."""
+        self.calm = True
+        self.lost_share = self.doubled_share = 0.0
+        self.faults.mend_all()
+        for number in range(GATEWAYS):
+            self.move_to(number, self.host)
+        self.say("--- calm")
+        self._run_until_quiet("R8: not answered")
+        self._probe()
+        self._run_until_quiet("R8: a fresh scan was not answered")
+        settled_s = self.loop.now_s + SETTLE_S
+        self.loop.run_while(lambda: self.loop.now_s < settled_s and not self.violations)
+
+    def _run_until_quiet(self, complaint: str) -> None:
+        loop, until_s = self.loop, self.loop.now_s + CALM_S_MAX
+        loop.run_while(lambda: loop.now_s < until_s and not self.violations and not self._is_quiet())
+        waiting = [wish for terminal in self.terminals for wish in terminal.open]
+        halted = any(gateway.is_halted() for gateway in self.gateways)
+        if (waiting or not self._is_quiet()) and not self.violations and not (self.may_halt and halted):
+            lanes = [(g.owner.name, lane.partition, lane.state, lane.why) for g in self.gateways for lane in g.lanes]
+            self.violations.append(f"{complaint} within {CALM_S_MAX:g} s of calm: {len(waiting)} requests; {lanes}")
+
+    def _is_quiet(self) -> bool:
+        ready = all(gateway.is_alive and gateway.is_ready() for gateway in self.gateways)
+        return ready and not self.operator.is_busy and not any(terminal.open for terminal in self.terminals)
+
+    def _probe(self) -> None:
+        """A fresh scan through every gateway and partition: it carries along whatever only Valkey still holds."""
+        for number in range(6):
+            self.terminals[0].scan_fresh(1, ISSUED - 64 * number)
+
+    def _evidence(self) -> Evidence:
+        return Evidence(
+            chains=self.store.chains,
+            history=self.history,
+            wishes=[wish for terminal in self.terminals for wish in terminal.journal],
+            deeds=self.operator.deeds,
+            hashes=self.host.server.hashes,
+            heads={number: self.host.server.strings.get(b"{%d}head" % number) for number in self.store.chains},
+            is_halted=any(gateway.is_halted() for gateway in self.gateways),
+        )
+
+
+def run_seed(seed: int, events: int, *, traced: bool = False) -> Outcome:
+    """One run. The same seed and number of events give the same run."""
+    return World(seed, traced=traced).run(events)
+
+
+def run_seeds(seeds: Sequence[int], events: int) -> list[Outcome]:
+    return [run_seed(seed, events) for seed in seeds]

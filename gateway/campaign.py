@@ -84,6 +84,12 @@ class Campaign(msgspec.Struct, frozen=True, kw_only=True):
                 assert kind == FOREIGN
                 return self.foreign
 
+    def issued_every(self, step: int) -> list[int]:
+        """Multiples of `step` whose neighbourhoods [n, n + step) hold every serial issued so far, in order."""
+        kinds = (self.signed, self.typed, self.foreign)
+        spans = [span for kind in kinds for span in zip(kind.starts, kind.ends, strict=True)]
+        return sorted({n * step for start, end in spans for n in range(start // step, -(-end // step))})
+
 
 class Outlet(msgspec.Struct, frozen=True):
     """Where a scan was made: a store, whose it is, and the alliances its merchant belongs to."""

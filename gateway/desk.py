@@ -25,6 +25,7 @@ from eventstore.events import (
 )
 from eventstore.vouchers import (
     REDEEMED,
+    SERIALS_PER_KEY,
     VOIDED,
     Entry,
     entries,
@@ -33,12 +34,12 @@ from eventstore.vouchers import (
     voucher_field,
     voucher_key,
 )
-from gateway.campaign import FOREIGN, SIGNED, TYPED, Made, decide_reversal
+from gateway.campaign import FOREIGN, SIGNED, TYPED, Campaign, Made, decide_reversal
 from gateway.claims import ValkeyArbiter
 from gateway.codes import Hashed, Refused, classify_for_import
 from gateway.control import Control
 from gateway.directory import Directory, Rejected, Terminal
-from gateway.identity import Spot, claim_id_of, fault_of, partition_of, void_claim_id
+from gateway.identity import Spot, claim_id_of, fault_of, fault_of_reversal, partition_of, void_claim_id
 from gateway.lane import Asked, Lane
 from gateway.ledger import Found, Ledger
 from gateway.messages import ID_BYTES, Reverse, Verdict
@@ -104,7 +105,7 @@ class Desk:
             asked.give_up(0, len(reversals))
             return
         for index, reversal in enumerate(reversals):
-            fault = _fault_of_reversal(reversal)
+            fault = fault_of_reversal(reversal)
             if fault is not None:
                 asked.notes[index] = fault
                 self._add_reversal(asked, index, terminal, reversal, Verdict.UNREADABLE, None, NO_ID)
@@ -344,22 +345,20 @@ class Desk:
             return outcome
         campaign = self._control.directory.campaign(slug)
         assert campaign is not None
-        kinds = (campaign.signed, campaign.typed, campaign.foreign)
-        spans = [pair for kind in kinds for pair in zip(kind.starts, kind.ends, strict=True)]
-        buckets = sorted({bucket for start, end in spans for bucket in range(start >> 6, (end + 63) >> 6)})
-        return await self._forget(campaign.number, buckets)
+        return await self._forget(campaign)
 
-    async def _forget(self, campaign: int, buckets: Sequence[int]) -> int:
+    async def _forget(self, campaign: Campaign) -> int:
         doomed: dict[int, list[bytes]] = {}
-        for bucket in buckets:
-            partition = partition_of(campaign, bucket << 6, len(self._lanes))
-            doomed.setdefault(partition, []).append(voucher_key(partition, campaign, bucket << 6))
+        firsts = campaign.issued_every(SERIALS_PER_KEY)
+        for serial in firsts:
+            partition = partition_of(campaign.number, serial, len(self._lanes))
+            doomed.setdefault(partition, []).append(voucher_key(partition, campaign.number, serial))
         for partition, keys in doomed.items():
             for start in range(0, len(keys), PURGE_KEYS):
                 await self._arbiter.delete(partition, keys[start : start + PURGE_KEYS])
         for lane in self._lanes:
-            await self._arbiter.forget_codes(lane.partition, campaign)
-        return len(buckets)
+            await self._arbiter.forget_codes(lane.partition, campaign.number)
+        return len(firsts)
 
 
 def _imported(index: int, verdict: Verdict) -> Imported:
@@ -368,10 +367,3 @@ def _imported(index: int, verdict: Verdict) -> Imported:
         Verdict.UNRESOLVED: "nothing is known: send the same request again",
     }
     return Imported(index, verdict, why.get(verdict, ""))
-
-
-def _fault_of_reversal(reversal: Reverse) -> str | None:
-    for name, value in (("reversal_id", reversal.reversal_id), ("redemption_id", reversal.redemption_id)):
-        if len(value) != ID_BYTES:
-            return f"{name} has {len(value)} bytes, {ID_BYTES} expected"
-    return "reversal_id must differ from redemption_id" if reversal.reversal_id == reversal.redemption_id else None

@@ -6,7 +6,7 @@ from hashlib import blake2b
 
 import msgspec
 
-from gateway.messages import ID_BYTES, REF_CHARS_MAX, Redeem
+from gateway.messages import ID_BYTES, REF_CHARS_MAX, Redeem, Reverse
 
 SCANNED_MS_END = 2**63
 _CLAIM = struct.Struct(">I16sIQ")
@@ -49,3 +49,11 @@ def fault_of(scan: Redeem) -> str | None:
         if ref is not None and len(ref) > REF_CHARS_MAX:
             return f"{name} has {len(ref)} characters, at most {REF_CHARS_MAX} are allowed"
     return None
+
+
+def fault_of_reversal(reversal: Reverse) -> str | None:
+    """What is wrong with the form of a reversal, in words; None if nothing is."""
+    for name, value in (("reversal_id", reversal.reversal_id), ("redemption_id", reversal.redemption_id)):
+        if len(value) != ID_BYTES:
+            return f"{name} has {len(value)} bytes, {ID_BYTES} expected"
+    return "reversal_id must differ from redemption_id" if reversal.reversal_id == reversal.redemption_id else None

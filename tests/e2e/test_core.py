@@ -8,13 +8,13 @@ import pytest
 import redis
 from core_world import World, new_id, offer, until, wall_ms, world
 
-from eventstore.events import CampaignCreated, CampaignPaused, TerminalRevoked
+from eventstore.events import CampaignClosed, CampaignCreated, CampaignPaused, TerminalRevoked
 from eventstore.vouchers import apply_batch, empty_state
 from gateway.codes import typed_code
 from gateway.directory import Rejected
 from gateway.guesses import GUESSES_MAX
 from gateway.messages import Redeem, Reverse, Verdict
-from gateway.recovery import Branch, Recovered
+from gateway.recovery import Branch, Recovered, rebuild
 
 pytestmark = pytest.mark.parametrize("partitions", (1, 3))
 
@@ -241,3 +241,22 @@ async def test_live_state_equals_the_fold_after_everything(w: World, valkey_endp
 async def test_a_revoked_terminal_is_nobody(w: World) -> None:
     await w.write(TerminalRevoked(terminal=1))
     assert w.directory.principal_of_terminal(1) is None
+
+
+async def test_a_purged_campaign_is_forgotten_by_valkey_and_by_a_rebuild(w: World, valkey_endpoint: str) -> None:
+    long_ago = wall_ms() - 9_000_000
+    brief = offer(starts_ms=long_ago, ends_ms=wall_ms() + 1000, dispute_ms=0, reversal_window_ms=0)
+    await w.write(CampaignCreated(campaign=2, slug="brief", offer=brief))
+    gone, kept = await w.codes(2, "brief"), await w.codes(2)
+    assert not isinstance(await w.core.desk.import_codes("op", "brief", ["B-1", "B-2"], "i1"), Rejected)
+    for code in (*gone, *kept, "B-1"):
+        assert await w.verdict(1, w.scan(code)) is Verdict.ACCEPTED
+    assert isinstance(await w.core.desk.purge("op", "brief"), Rejected), "it is not closed"
+    await w.write(CampaignClosed(campaign=2))
+    assert await w.core.desk.purge("op", "brief") == 1
+    assert await w.verdict(1, w.scan(gone[0])) is Verdict.CLOSED
+    for lane in w.core.lanes:
+        await rebuild(w.core.arbiter, w.core.log, lane.partition, token=b"t" * 16, purged=w.core.control.purged())
+    assert not any(b"v2:" in key for key in live_state(valkey_endpoint))
+    assert sum(len(fields) for fields in live_state(valkey_endpoint).values()) == 2
+    assert await w.verdict(2, w.scan(kept[0])) is Verdict.ALREADY_REDEEMED

@@ -49,6 +49,7 @@ class HttpWorld:
 
     def __init__(self, w: World, app: web.Application, session: aiohttp.ClientSession, tokens: dict[str, str]) -> None:
         self.w, self.app, self.session, self.tokens = w, app, session, tokens
+        self.host, self.port = "", 0
 
     async def send(self, who: str, method: str, path: str, content: Any = None, **headers: str) -> Reply:
         if who:
@@ -116,6 +117,8 @@ async def http_world(directory: Path, valkey_url: str) -> AsyncIterator[HttpWorl
         try:
             host, port = runner.addresses[0][:2]
             async with aiohttp.ClientSession(f"http://{host}:{port}") as session:
-                yield HttpWorld(w, app, session, tokens)
+                made = HttpWorld(w, app, session, tokens)
+                made.host, made.port = host, port
+                yield made
         finally:
             await runner.cleanup()

@@ -315,6 +315,55 @@ async def test_when_nothing_is_known_the_till_is_asked_to_come_again(h: HttpWorl
     assert (await h.redeem("till-1", code, redemption_id)).body["verdict"] == "accepted"
 
 
+async def raw(h: HttpWorld, *requests: bytes) -> bytes:
+    """What comes back on one connection for requests sent at once, until the gateway closes it."""
+    reader, writer = await asyncio.open_connection(h.host, h.port)
+    writer.write(b"".join(requests))
+    answer = await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    return answer
+
+
+def raw_request(h: HttpWorld, code: str, version: str, *headers: str) -> bytes:
+    content = msgspec.json.encode({"redemption_id": new_id().hex(), "code": code})
+    lines = (
+        f"POST /v1/redemptions HTTP/{version}",
+        "Host: gateway",
+        f"Authorization: Bearer {h.tokens['till-1']}",
+        "Content-Type: application/json",
+        f"Content-Length: {len(content)}",
+        *headers,
+    )
+    return "\r\n".join((*lines, "", "")).encode() + content
+
+
+async def test_answers_on_one_connection_come_whole_and_in_order(h: HttpWorld) -> None:
+    codes = await h.w.codes(4)
+    last = raw_request(h, codes[3], "1.1", "Connection: close")
+    answer = (await raw(h, *(raw_request(h, code, "1.1") for code in codes[:3]), last)).decode()
+    assert [part[:6] for part in answer.split("HTTP/1.1 ")[1:]] == ["200 OK"] * 4
+    assert answer.count("Date: ") == answer.count("Content-Type: application/json") == 4
+    assert [f"1-{n}" in part for n, part in enumerate(answer.split('"voucher_id":"'))] == [
+        False,
+        True,
+        True,
+        True,
+        True,
+    ]
+    bodies = [part.partition("\r\n\r\n") for part in answer.split("HTTP/1.1 ")[1:]]
+    for head, _, body in bodies:
+        length = next(line for line in head.splitlines() if line.startswith("Content-Length: "))
+        assert int(length.partition(" ")[2]) == len(body.encode())
+
+
+async def test_an_old_client_is_answered_and_let_go(h: HttpWorld) -> None:
+    (code,) = await h.w.codes(1)
+    answer = (await raw(h, raw_request(h, code, "1.0"))).decode()
+    assert answer.startswith("HTTP/1.0 200 OK")
+    assert '"verdict":"accepted"' in answer
+
+
 async def test_health(h: HttpWorld) -> None:
     assert (await h.get("", "/livez")).body == {"alive": True}
     assert (await h.get("", "/readyz?verbose")).body == {"ready": True, "troubles": []}

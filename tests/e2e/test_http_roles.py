@@ -136,6 +136,7 @@ async def test_a_token_revoked_while_its_body_was_on_its_way_is_good_for_nothing
         await revoked.wait()
         yield content[5:]
 
+    await h.redeem("integrator-1", "x", terminal=1)  # what it may do is remembered from here on
     sending = asyncio.create_task(h.send(who, "POST", path, slowly()))
     await half_sent.wait()
     await h.w.write(e.TokenRevoked(token_id=who))

@@ -42,7 +42,7 @@ class _Kind(msgspec.Struct, frozen=True):
 
 def _marks_a(side: Side, control: Side) -> list[Mark]:
     ratio = side.cpu_us["gateway"] / control.cpu_us["bare"]
-    return [Mark("gateway CPU a request, as a multiple of the bare handler's,", ratio, 1.5, at_most=True)]
+    return [Mark("gateway CPU a request against the bare handler's", ratio, 1.5, at_most=True)]
 
 
 def _marks_b(side: Side, control: Side) -> list[Mark]:
@@ -51,8 +51,8 @@ def _marks_b(side: Side, control: Side) -> list[Mark]:
 
 def _marks_c(side: Side, control: Side) -> list[Mark]:
     return [
-        Mark("gateway CPU a verdict in microseconds", side.cpu_us["gateway"], 12, at_most=True),
-        Mark("Valkey CPU a verdict in microseconds", side.cpu_us["valkey"], 6, at_most=True),
+        Mark("gateway CPU a verdict, us", side.cpu_us["gateway"], 12, at_most=True),
+        Mark("Valkey CPU a verdict, us", side.cpu_us["valkey"], 6, at_most=True),
         Mark("durable verdicts a second", side.per_second, 70_000, at_most=False, goal=True),
     ]
 

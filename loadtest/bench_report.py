@@ -195,4 +195,8 @@ def _mark_line(mark: Mark) -> str:
     colour = "green" if mark.met else "yellow" if mark.goal else "red"
     told = "met" if mark.met else "missed"
     bound = "at most" if mark.at_most else "at least"
-    return f"    {word} [{colour}]{told}[/]: {mark.what} {mark.measured:,.4g}, {bound} {mark.limit:,.6g}"
+    return f"    {word} [{colour}]{told}[/]: {mark.what}: {_number(mark.measured)}, {bound} {_number(mark.limit)}"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"

@@ -127,8 +127,8 @@ def test_the_table_fits_80_columns_and_names_marks_and_faults() -> None:
     text = printed(row(), row(check=Check(5, 4, 5, 5, 0, 1)), row(check=Check(5, 4, 5, 5, 1, 0)))
     assert "…" not in text
     assert "c 3,200 10.0 5.0 1.0 1.5/9 320 0.1/0.2 0.2" in " ".join(text.split())
-    assert "mark met: gateway CPU 10, at most 12" in text
-    assert "goal missed: verdicts 3,200, at least 70,000" in text
+    assert "mark met: gateway CPU: 10, at most 12" in text
+    assert "goal missed: verdicts: 3,200, at least 70,000" in text
     assert text.count("wrong answers") == 1
     assert "slower" not in text
     assert "unresolved, to be asked again: 1" in text

@@ -3,7 +3,9 @@
 Why not redis-py's client: it gives a command a connection of its own and may send it again after a lost answer. A claim
 repeated that way would be judged twice. Here a lost connection fails every call in flight with `ArbiterLost`, and the
 lane recovers against the log (recovery.py) before it claims again. Only redis-py's `Connection` is used: it connects,
-authenticates, writes and parses.
+authenticates, writes and parses. Its time-outs are switched off, because they would end a connection that is merely
+idle, and would put a task between a call and its write; and it is never let write when it is not connected, because it
+would connect anew by itself, and the calls in flight would be answered with another connection's replies.
 """
 
 import asyncio
@@ -32,6 +34,7 @@ class Pipe:
     """One connection with many calls in flight. A call's reply is the oldest reply not yet taken."""
 
     def __init__(self, connection: Connection, on_lost: Callable[[], None]) -> None:
+        connection.socket_timeout = None
         self._connection = connection
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
@@ -42,6 +45,8 @@ class Pipe:
 
     async def call(self, *args: Any) -> Any:
         """Send one command and wait for its reply. Raises ArbiterLost, ArbiterRefused."""
+        if not self.lost and not self._connection.is_connected:
+            self._fail("the connection is gone")
         if self.lost:
             raise ArbiterLost("the connection is gone")
         if len(self._waiting) >= CALLS_IN_FLIGHT_MAX:
@@ -51,7 +56,7 @@ class Pipe:
         try:
             # Writes before it first yields, so calls leave in the order they were made.
             await self._connection.send_packed_command([hiredis.pack_command(args)], check_health=False)
-        except LOST as error:
+        except (*LOST, RuntimeError) as error:  # RuntimeError: uvloop's word for a transport that is closed
             self._fail(str(error))
         return await future
 

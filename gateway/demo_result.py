@@ -10,7 +10,7 @@ from rich.text import Text
 from gateway.demo_plan import Plan
 from gateway.demo_story import Kill, Outcome
 from gateway.messages import Verdict
-from gateway.proof import Proof, sentence
+from gateway.proof import Proof
 from gateway.proof_equalities import Told
 
 
@@ -149,9 +149,12 @@ def _kill_table(result: Result) -> Table:
 
 
 def _proof_table(result: Result) -> Table:
-    table = Table("it must hold that", "", title="The proof, from the log file, Valkey and the tills' journals alone")
+    title = "The proof, by another process, from the log file, Valkey and the tills' journals alone"
+    table = Table("it must hold that", "numbers", "", title=title, show_lines=True)
     for equality in result.proof.equalities:
-        table.add_row(sentence(equality), _mark(equality.holds))
+        numbers = "\n".join(f"{number:,} {name}" for name, number in equality.numbers.items())
+        said = "; ".join(filter(None, (equality.says, equality.difference)))
+        table.add_row(said, numbers, _mark(equality.holds))
     return table
 
 

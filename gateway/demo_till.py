@@ -80,11 +80,9 @@ class Till:
         await self._gone()
 
     async def stop(self) -> None:
+        """End the terminal, then unplug its scanner."""
         await self._children.end(self.name)
         await self._gone()
-
-    def close(self) -> None:
-        """Unplug the scanner."""
         for fd in (self._master, self._slave):
             os.close(fd)
 
@@ -96,17 +94,15 @@ class Till:
         """The cashier types a code."""
         return await self._take(lambda: self._command(f"code {text}"))
 
-    async def answer(self, reading: Reading) -> str:
-        """The line of the final answer to a scan."""
+    async def answer(self, reading: Reading) -> None:
+        """Wait for the final answer to a scan, and note its line."""
         reading.told = await self._final(reading.tail)
-        return reading.told
 
-    async def reverse(self, reading: Reading) -> str:
-        """The cashier takes a redemption back; the line of the final answer to that."""
+    async def reverse(self, reading: Reading) -> None:
+        """The cashier takes a redemption back; waits for the final answer to that, and notes its line."""
         self._answers[reading.tail] = self._loop.create_future()
         self._command(f"reverse {reading.tail}")
         reading.told_later = await self._final(reading.tail)
-        return reading.told_later
 
     async def _take(self, act: Callable[[], None]) -> Reading:
         self._taken = self._loop.create_future()

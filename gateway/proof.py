@@ -146,10 +146,10 @@ def command(directory: Path, as_json: bool) -> None:
 
 def in_words(proof: Proof) -> str:
     """One line an equality."""
-    return "\n".join(f"{'holds' if each.holds else 'DIFFERS'}  {sentence(each)}" for each in proof.equalities)
+    return "\n".join(f"{'holds' if each.holds else 'DIFFERS'}  {_sentence(each)}" for each in proof.equalities)
 
 
-def sentence(equality: Equality) -> str:
+def _sentence(equality: Equality) -> str:
     """What must hold, the numbers, and the first difference."""
     numbers = ", ".join(f"{name} {number}" for name, number in equality.numbers.items())
     return "; ".join(filter(None, (equality.says, numbers, equality.difference)))

@@ -73,6 +73,9 @@ class Redemptions:
         self._core.redeemer.redeem(terminal, (scan,), done)
         asked = await answered
         self._redeemed.answered(terminal.store, asked.codes, self._time() - started_s)
+        spelled = spelled_by(scan.code) if asked.codes[0] == _ACCEPTED else None
+        if spelled is not None:  # nearly always
+            return json_200(request, _encode(self._accepted(scan, asked, spelled)))
         return _response(request, await self._told(terminal, scan, asked))
 
     def _tills_of(self, request: web.Request) -> dict[int, Terminal]:
@@ -119,8 +122,7 @@ class Redemptions:
         if byte == _ACCEPTED:
             if named is None:  # the registry cannot be asked any more, but the log can
                 return await self._first_answer(scan.redemption_id)
-            campaign = directory.campaigns[named[0]]
-            return answers.accepted(scan.redemption_id.hex(), campaign, named[1], asked.at_ms, position)
+            return self._accepted(scan, asked, named)
         return answers.refused(
             scan.redemption_id.hex(),
             byte,
@@ -132,6 +134,11 @@ class Redemptions:
             winner=answers.winner_of(directory, asked.told.get(0)),
             note=asked.notes.get(0),
         )
+
+    def _accepted(self, scan: Redeem, asked: Asked, named: tuple[int, int]) -> Answer:
+        _, partition, seq, index, _ = asked.places[0]
+        campaign, position = self._core.control.directory.campaigns[named[0]], Position(partition, seq, index)
+        return answers.accepted(scan.redemption_id.hex(), campaign, named[1], asked.at_ms, position)
 
     async def _named(self, byte: int, code: str) -> tuple[int, int] | None:
         """Campaign and serial of a code that was found genuine; None if it was not, or nobody can tell now."""

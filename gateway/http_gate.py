@@ -8,7 +8,8 @@ from typing import NoReturn, TypeVar
 import msgspec
 from aiohttp import web
 
-from eventstore.log import LogFailed
+from eventstore.follower import FollowerEnded
+from eventstore.log import LogDamaged, LogFailed
 from gateway.auth import Asker, Auth, Stranger
 from gateway.control import Control, ControlBusy
 from gateway.directory import Rejected
@@ -75,7 +76,7 @@ def problems(handler: Handler) -> Handler:
             return await handler(request)
         except Problem as problem:
             return problem_response(problem.code, problem.detail, problem.field)
-        except (ArbiterLost, ArbiterRefused, ControlBusy, LogFailed):
+        except (ArbiterLost, ArbiterRefused, ControlBusy, LogFailed, LogDamaged, FollowerEnded):
             unsure = unknown_yet("the gateway could not find out")
             return problem_response(unsure.code, unsure.detail)
         except web.HTTPException as error:  # aiohttp's own, e.g. of a WebSocket handshake

@@ -54,9 +54,9 @@ class LeanResponse(web.StreamResponse):
         await request.writer.drain()  # a client that sends on and on but reads nothing must wait
         return None
 
-    async def write_eof(self, data: bytes = b"") -> None:
+    async def write_eof(self, tail: bytes = b"") -> None:
         """Nothing is left to write."""
-        assert not data
+        assert not tail
 
 
 def json_200(request: web.Request, body: bytes) -> web.StreamResponse:

@@ -62,7 +62,7 @@ async def test_the_loser_is_told_where_and_when(h: HttpWorld) -> None:
     lost = await h.redeem("till-2", code, lost_id)
     assert lost.code == 200
     assert lost.body["verdict"] == "already_redeemed"
-    assert lost.body["winner"] == ["s1", "*01", won.body["at_ms"]]
+    assert lost.body["winner"] == {"store": "s1", "terminal": "*01", "at_ms": won.body["at_ms"]}
     assert "s1" in lost.body["text_en"]
     found = await h.get("till-2", f"/v1/redemptions/{lost_id}")
     assert found.content == lost.content
@@ -148,7 +148,7 @@ async def test_preview_changes_nothing(h: HttpWorld) -> None:
     assert (await h.get("till-1", f"/v1/redemptions/{body['redemption_id']}")).code == 404
     assert (await h.redeem("till-1", code)).body["verdict"] == "accepted"
     told = await h.post("till-2", "/v1/redemptions/preview", **body)
-    assert (told.body["verdict"], told.body["winner"][0]) == ("already_redeemed", "s1")
+    assert (told.body["verdict"], told.body["winner"]["store"]) == ("already_redeemed", "s1")
 
 
 # --- reversals ---

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 from random import Random
 
@@ -116,7 +117,7 @@ def command(rows: list[str], seconds: float, directory: Path | None, as_json: bo
     try:
         with tempfile.TemporaryDirectory(prefix="tillgate-", dir=directory) as name, console.status("") as told:
             environment, measured = _bench(Path(name), rows, seconds, told.update)
-    except (GatewayFailed, OSError) as error:
+    except (GatewayFailed, OSError, HTTPException, subprocess.TimeoutExpired) as error:
         raise click.ClickException(str(error)) from None
     if as_json:
         click.echo(msgspec.json.encode(as_object(environment, measured)))

@@ -114,7 +114,7 @@ class ReverseMany(msgspec.Struct, array_like=True, tag="reverse", gc=False, froz
     reversals: list[Reverse]
 
 
-class Winner(msgspec.Struct, array_like=True, frozen=True):
+class Winner(msgspec.Struct, frozen=True):
     """The redemption that stands in the way (or stood before): where and when, terminal masked."""
 
     store: str

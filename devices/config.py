@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
+from devices.framing.newland import LrcOver
 from devices.framing.raw import GAP_MS_DEFAULT
 
 SCANNERS_MAX = 16  # more lanes than one till has; a longer list is a mistake in a template
@@ -24,12 +25,27 @@ class ScannerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,32}$")]
     path: Annotated[str, Meta(min_length=1)]
-    framing: Literal["raw"] = "raw"
+    framing: Literal["raw", "ssi", "honeywell", "newland", "datalogic"] = "raw"
     suffix: Literal["cr", "lf", "crlf", "tab", "etx", "none"] = "cr"
     prefix: Annotated[str, Meta(max_length=PREFIX_CHARS_MAX, pattern=r"^[\x00-\xff]*$")] = ""
     gap_ms: Annotated[int, Meta(ge=5, le=1000)] = GAP_MS_DEFAULT
     baud: Annotated[int, Meta(ge=300, le=4_000_000)] = 9600
     parity: Literal["none", "even", "odd"] = "none"
+    cordless: bool = False  # ssi: the scanner puts four bytes before the text, as Bluetooth ones do, and not one
+    lrc: LrcOver = "any"  # newland: what the check byte covers, where the manual is believed
+    label_ack: bool = False  # datalogic: the scanner waits for an ACK after each label
+    not_on_file: bool = False  # datalogic: refusals as "not on file", for models that have no low tone
+
+
+FRAMINGS_OF = {  # a setting that its protocol does not have would be believed, and do nothing
+    "suffix": ("raw", "datalogic"),
+    "prefix": ("raw", "datalogic"),
+    "gap_ms": ("raw", "datalogic"),
+    "cordless": ("ssi",),
+    "lrc": ("newland",),
+    "label_ack": ("datalogic",),
+    "not_on_file": ("datalogic",),
+}
 
 
 class TerminalConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -66,6 +82,9 @@ def parse_config(content: bytes, path: Path) -> TerminalConfig:
     for field in ("name", "path"):
         if twice := _twice([getattr(scanner, field) for scanner in config.scanners]):
             raise ConfigFault(f"{path}: two scanners have the same {field} `{twice}` - at `$.scanners`")
+    for i, scanner in enumerate(config.scanners):
+        if fault := _framing_fault(scanner):
+            raise ConfigFault(f"{path}: {fault} - at `$.scanners[{i}]`")
     ca_file = str(path.parent / config.ca_file) if config.ca_file else ""
     state_directory = str((path.parent / config.state_directory).absolute())
     return msgspec.structs.replace(config, state_directory=state_directory, ca_file=ca_file)
@@ -85,6 +104,14 @@ def _url_fault(gateway: str) -> str:
     except ValueError:
         known = False
     return "" if known else "expected an address like `https://gateway.example`"
+
+
+def _framing_fault(scanner: ScannerConfig) -> str:
+    for field in msgspec.structs.fields(scanner):
+        framings = FRAMINGS_OF.get(field.name, (scanner.framing,))
+        if scanner.framing not in framings and getattr(scanner, field.name) != field.default:
+            return f"`{field.name}` is for framing {' or '.join(framings)}, and here it is {scanner.framing}"
+    return ""
 
 
 def _twice(names: list[str]) -> str:

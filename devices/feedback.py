@@ -142,6 +142,14 @@ _SAY = {
         "未读取:扫码中断,请重新扫码;若反复出现,请检查扫码器的结束符设置。",
     ),
     "empty": ("NOT READ: an empty scan. Scan again.", "未读取:内容为空,请重新扫码。"),
+    "checksum": (
+        "NOT READ: the scan arrived damaged. Scan again; if it stays so, check the scanner's cable.",
+        "未读取:数据传输出错,请重新扫码;若反复出现,请检查扫码器连线。",
+    ),
+    "stray": (
+        "NOT READ: the scanner sent something this till cannot read. Scan again; if it stays so, check its settings.",
+        "未读取:收到无法识别的数据,请重新扫码;若反复出现,请检查扫码器设置。",
+    ),
     "scanner_ready": ("scanner ready", "扫码器就绪"),
     "scanner_lost": ("scanner not connected", "扫码器未连接"),
     "online": ("connected to the gateway", "已连接网关"),

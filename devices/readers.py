@@ -1,108 +1,182 @@
-"""Serial ports: open, read, frame, and come back after an unplug, for as long as the daemon runs.
+"""Serial ports: open, read, frame, answer, and come back after an unplug, for as long as the daemon runs.
 
 A port is named by a path that outlives the plug (`/dev/serial/by-id/...`), so that a scanner that comes back under
 another number is found again. What pyserial raises for a port that is absent, taken, unplugged or of the wrong kind is
 one and the same to us: wait and try again. The reader only frames and hands over; it never waits for the disk or the
-network, because a port that is not read loses bytes in the kernel.
+network, because a port that is not read loses bytes in the kernel. A frame is handed over with a way to say what became
+of it, which leads to the port it came from: after a replug that says nothing any more, and the scanner sends again.
 """
 
 import asyncio
+import functools
 import random
 import termios
 import time
-from collections.abc import Callable
-from typing import NoReturn
+from collections.abc import Callable, Sequence
+from typing import NoReturn, cast
 
 import serial
 import serial_asyncio
 
 from devices.config import ScannerConfig
-from devices.framing import Frame, FrameFault, Framer
+from devices.framing import Found, Frame, FrameFault, Framer, Reply, Signal
+from devices.framing.datalogic import DatalogicFramer
+from devices.framing.honeywell import HoneywellFramer
+from devices.framing.newland import NewlandFramer
 from devices.framing.raw import SUFFIXES, RawFramer
+from devices.framing.ssi import SsiFramer
 from devices.outbox import backoff_ms
 
 REOPEN_MS_FIRST = 100  # a scanner that was only re-enumerated is back within this
 REOPEN_MS_MAX = 2000  # a person who plugs it in again should not have to wait longer
+WRITES_WAITING_BYTES_MAX = 1024  # some ten answers; a scanner that takes none of them is not listening at all
 PORT_ERRORS = (OSError, termios.error)  # serial.SerialException is an OSError; termios.error is none
 PARITIES = {"none": serial.PARITY_NONE, "even": serial.PARITY_EVEN, "odd": serial.PARITY_ODD}
 
-OnRead = Callable[[str, Frame | FrameFault], None]
+Settle = Callable[[bool], None]  # to be called once for each frame and fault: whether the journal has it
+OnRead = Callable[[str, Frame | FrameFault, Settle], None]
 OnPort = Callable[[str, str | None], None]  # scanner name; why it is lost, None: it is ready
 
 
 def framer_for(scanner: ScannerConfig) -> Framer:
-    assert scanner.framing == "raw"
-    return RawFramer(SUFFIXES[scanner.suffix], scanner.prefix.encode("latin-1"), scanner.gap_ms)
+    suffix, prefix = SUFFIXES[scanner.suffix], scanner.prefix.encode("latin-1")
+    match scanner.framing:
+        case "ssi":
+            return SsiFramer(cordless=scanner.cordless)
+        case "honeywell":
+            return HoneywellFramer()
+        case "newland":
+            return NewlandFramer(scanner.lrc)
+        case "datalogic":
+            ack, not_on_file = scanner.label_ack, scanner.not_on_file
+            return DatalogicFramer(suffix, prefix, scanner.gap_ms, label_ack=ack, not_on_file=not_on_file)
+        case "raw":
+            return RawFramer(suffix, prefix, scanner.gap_ms)
 
 
-async def read_scanner(scanner: ScannerConfig, on_read: OnRead, on_port: OnPort) -> NoReturn:
-    """Read one scanner for ever. `on_port` hears each change once, not each attempt."""
-    attempts, told = 0, ""
-    while True:
+class SerialScanner:
+    """One scanner of the configuration, and the port it is on while there is one."""
+
+    def __init__(self, config: ScannerConfig, on_read: OnRead, on_port: OnPort) -> None:
+        self._config = config
+        self._on_read = on_read
+        self._on_port = on_port
+        self._framer = framer_for(config)  # outlives the port: a scan sent again after a replug is still the same
+        self._port: _Port | None = None
+
+    def sound(self, signal: Signal) -> None:
+        """Have the scanner sound a verdict, if it is there and can."""
+        if self._port:
+            self._port.write(self._framer.verdict_signal(signal, _monotonic_ms()))
+
+    async def run(self) -> NoReturn:
+        """Read for ever. `on_port` hears each change once, not each attempt."""
+        attempts, told = 0, ""
+        while True:
+            try:
+                lost = await self._read_until_lost()
+                attempts, told = 0, ""
+            except PORT_ERRORS as error:
+                lost = _reason(error)
+            if lost != told:
+                self._on_port(self._config.name, lost)
+                told = lost
+            attempts += 1
+            spread = random.random()  # noqa: S311 - jitter, no secret
+            await asyncio.sleep(backoff_ms(attempts, REOPEN_MS_FIRST, REOPEN_MS_MAX, spread) / 1000)
+
+    async def _read_until_lost(self) -> str:
+        loop = asyncio.get_running_loop()
+        port = _Port(self._framer, self._emit)
+        transport, _ = await serial_asyncio.create_serial_connection(
+            loop,
+            lambda: port,
+            self._config.path,
+            baudrate=self._config.baud,
+            parity=PARITIES[self._config.parity],
+            exclusive=True,  # two readers on one port would each get half of every scan
+        )
+        self._on_port(self._config.name, None)
+        self._port = port
         try:
-            lost = await _read_until_lost(scanner, on_read, on_port)
-            attempts, told = 0, ""
-        except PORT_ERRORS as error:
-            lost = _reason(error)
-        if lost != told:
-            on_port(scanner.name, lost)
-            told = lost
-        attempts += 1
-        spread = random.random()  # noqa: S311 - jitter, no secret
-        await asyncio.sleep(backoff_ms(attempts, REOPEN_MS_FIRST, REOPEN_MS_MAX, spread) / 1000)
+            return await port.lost
+        finally:
+            self._port = None
+            if not transport.is_closing():  # it forgets its loop when it is lost, and aborting it again would fail
+                transport.abort()
 
-
-async def _read_until_lost(scanner: ScannerConfig, on_read: OnRead, on_port: OnPort) -> str:
-    loop = asyncio.get_running_loop()
-    port = _Port(framer_for(scanner), lambda found: on_read(scanner.name, found))
-    transport, _ = await serial_asyncio.create_serial_connection(
-        loop,
-        lambda: port,
-        scanner.path,
-        baudrate=scanner.baud,
-        parity=PARITIES[scanner.parity],
-        exclusive=True,  # two readers on one port would each get half of every scan
-    )
-    on_port(scanner.name, None)
-    try:
-        return await port.lost
-    finally:
-        if not transport.is_closing():  # it forgets its loop when it is lost, and aborting it again would fail
-            transport.abort()
+    def _emit(self, found: Frame | FrameFault, settle: Settle) -> None:
+        self._on_read(self._config.name, found, settle)
 
 
 class _Port(asyncio.Protocol):
-    """Feeds the framer, and lets it know when silence has lasted long enough to mean something."""
+    """Feeds the framer, writes what it answers, and lets it know when silence has lasted long enough to matter."""
 
-    def __init__(self, framer: Framer, emit: Callable[[Frame | FrameFault], None]) -> None:
+    def __init__(self, framer: Framer, emit: Callable[[Frame | FrameFault, Settle], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self.lost: asyncio.Future[str] = self._loop.create_future()
         self._framer = framer
         self._emit = emit
+        self._transport: asyncio.WriteTransport | None = None
         self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.WriteTransport, transport)  # pyserial's claims the base only
+        self.write(self._framer.greeting(_monotonic_ms()))
 
     def data_received(self, octets: bytes) -> None:
         self._give(self._framer.feed(octets, _monotonic_ms()))
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
         if self._timer:
             self._timer.cancel()
         for fault in self._framer.cut():
-            self._emit(fault)
+            self._emit(fault, _nobody_waits)
         if not self.lost.done():
             self.lost.set_result(_reason(exc))
 
-    def _give(self, found: list[Frame | FrameFault]) -> None:
+    def write(self, octets: bytes) -> None:
+        """Nothing when the line is gone. A scanner that takes nothing of what it is sent is not sent more."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        if octets and transport.get_write_buffer_size() + len(octets) <= WRITES_WAITING_BYTES_MAX:
+            transport.write(octets)
+        self._watch_silence()
+
+    def _give(self, found: Sequence[Found]) -> None:
         for one in found:
-            self._emit(one)
+            if isinstance(one, Reply):
+                self.write(one.octets)
+            elif isinstance(one, Frame):
+                self._emit(one, functools.partial(self._settle, one))
+            else:
+                self._emit(one, _nobody_waits)
+        self._watch_silence()
+
+    def _settle(self, frame: Frame, kept: bool) -> None:
+        self.write(self._framer.settle(frame, kept, _monotonic_ms()))
+
+    def _watch_silence(self) -> None:
         due_ms = self._framer.due_ms()
+        if due_ms is None:
+            return
         # One timer at a time: it looks again when it fires, so that a byte costs no timer of its own.
-        if due_ms is not None and self._timer is None:
-            self._timer = self._loop.call_later(max(0, due_ms - _monotonic_ms()) / 1000, self._look)
+        due_in_s = max(0, due_ms - _monotonic_ms()) / 1000
+        if self._timer and self._timer.when() <= self._loop.time() + due_in_s:
+            return
+        if self._timer:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(due_in_s, self._look)
 
     def _look(self) -> None:
         self._timer = None
         self._give(self._framer.idle(_monotonic_ms()))
+
+
+def _nobody_waits(kept: bool) -> None:
+    """What a fault is settled with."""
 
 
 def _reason(error: Exception | None) -> str:

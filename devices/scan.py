@@ -26,7 +26,7 @@ class Scan(msgspec.Struct, frozen=True):
 
 def scan_of(frame: Frame, source: str) -> Scan | FrameFault:
     """Read a frame as text: strict UTF-8, else Latin-1 (what scanners send when a QR names no character set)."""
-    aim, octets = _split_aim(frame.octets)
+    aim, octets = _split_aim(frame)
     code = _text_of(octets).strip(NOISE)
     if not code:
         return FrameFault(FaultReason.EMPTY, len(frame.octets))
@@ -35,12 +35,15 @@ def scan_of(frame: Frame, source: str) -> Scan | FrameFault:
     return Scan(source, code, aim, frame.octets)
 
 
-def _split_aim(octets: bytes) -> tuple[str, bytes]:
-    octets = octets.lstrip(LEADING_NOISE)
+def _split_aim(frame: Frame) -> tuple[str, bytes]:
+    """An identifier in front of the text is more exact than the protocol's. Text that only looks like one stays."""
+    octets = frame.octets.lstrip(LEADING_NOISE)
     mark = octets[:3]
     if len(mark) == 3 and mark[0] == AIM_FLAG and mark[1:2].isalpha() and mark[2:3].isalnum():
-        return mark.decode("ascii"), octets[3:]
-    return "", octets
+        aim = mark.decode("ascii")
+        if frame.aim[:2] in ("", aim[:2]):
+            return aim, octets[3:]
+    return frame.aim, octets
 
 
 def _text_of(octets: bytes) -> str:

@@ -14,11 +14,11 @@ from devices.config import ConfigFault, TerminalConfig, load_config
 from devices.console import SOCKET_NAME, command_socket, stdin_lines
 from devices.enrol import DEVICE_KEY_NAME
 from devices.feedback import Mood
-from devices.framing import Frame, FrameFault
+from devices.framing import Frame, FrameFault, Signal
 from devices.journal import Journal, JournalBroken, JournalFull, JournalInUse
 from devices.keys import KeyFault, device_key, read_secret
 from devices.outbox import Outbox
-from devices.readers import read_scanner
+from devices.readers import SerialScanner, Settle
 from devices.records import JournalDamaged
 from devices.till import Screen, Till
 from devices.uplink import Uplink
@@ -27,7 +27,7 @@ READS_WAITING_MAX = 256  # how far scanners may be ahead of the disk; at 10 ms a
 FAULTS = (ConfigFault, KeyFault, JournalDamaged, JournalInUse, JournalFull, JournalBroken, OSError)
 EXIT_FAULT = 1
 
-Reads = asyncio.Queue[tuple[str, Frame | FrameFault]]
+Reads = asyncio.Queue[tuple[str, Frame | FrameFault, Settle]]
 
 
 async def run_terminal(config: TerminalConfig, *, out: TextIO) -> None:
@@ -57,27 +57,35 @@ async def run_terminal(config: TerminalConfig, *, out: TextIO) -> None:
 async def _serve(config: TerminalConfig, screen: Screen, till: Till, uplink: Uplink, stop: asyncio.Event) -> None:
     reads: Reads = asyncio.Queue(READS_WAITING_MAX)
 
-    def on_read(source: str, found: Frame | FrameFault) -> None:
+    def on_read(source: str, found: Frame | FrameFault, settle: Settle) -> None:
+        if stop.is_set():
+            return  # not ACKed: a scanner that waits for that sends it again
         try:
-            reads.put_nowait((source, found))
+            reads.put_nowait((source, found, settle))
         except asyncio.QueueFull:
+            settle(False)
             screen.say(Mood.BAD, "too_fast", before=f"[{source}]")
+            sound(source, Signal.BAD)
 
+    def sound(source: str, signal: Signal) -> None:
+        if scanner := scanners.get(source):
+            scanner.sound(signal)
+
+    scanners = {one.name: SerialScanner(one, on_read, till.on_port) for one in config.scanners}
+    till.sound = sound
     async with asyncio.TaskGroup() as tasks:
-        readers = [tasks.create_task(read_scanner(s, on_read, till.on_port)) for s in config.scanners]
-        others = [tasks.create_task(work) for work in (uplink.run(), _take_reads(reads, till), _type(till))]
+        works = (uplink.run(), _take_reads(reads, till), _type(till), *(one.run() for one in scanners.values()))
+        running = [tasks.create_task(work) for work in works]
         await stop.wait()
-        for reader in readers:
-            reader.cancel()
-        await reads.join()  # what was read whole is in the journal before we go
-        for other in others:
-            other.cancel()
+        await reads.join()  # what was read whole is in the journal, and ACKed, before we go
+        for task in running:
+            task.cancel()
 
 
 async def _take_reads(reads: Reads, till: Till) -> None:
     while True:
-        source, found = await reads.get()
-        await till.take_read(source, found)
+        source, found, settle = await reads.get()
+        await till.take_read(source, found, settle=settle)
         reads.task_done()
 
 

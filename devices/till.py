@@ -5,6 +5,10 @@ is killed at any moment asks again with the same id when it comes back, and its 
 cashier was told. Scans are taken one at a time, in the order they were read; while an id for a code is unresolved, a
 further read of that code joins it, and no second redemption can come of it. There are two ways out: the answer, or the
 cashier gives the id up, which is a reversal, asked until it is answered, over restarts too.
+
+A scanner that can be answered hears twice of a scan: that the journal has it, at once, and the verdict. The verdict is
+sounded only where nothing newer was scanned; when it takes long (no connection, no answer) the scanner is told to wait
+no longer, so that one that reads nothing before its verdict is free again.
 """
 
 import asyncio
@@ -13,9 +17,11 @@ import time
 from collections.abc import Callable
 from typing import Literal, TextIO
 
+import msgspec
+
 from devices.console import ShowOpen, TypedCode, Undo, parse_command
 from devices.feedback import Mood, line, mood_of, printable, say, tail_of, verdict_text
-from devices.framing import Frame, FrameFault
+from devices.framing import RESENT_MS, Frame, FrameFault, Signal
 from devices.journal import Journal, JournalFull
 from devices.outbox import Answer, Outbox, is_final, uuid7
 from devices.records import Answered, Entry, Record, ReversalAnswered, ReversalAsked, Scanned, is_reversible
@@ -28,6 +34,7 @@ STATUS_LINES_MAX = 20  # what fits on a screen
 ENTRY_SCANNED, ENTRY_TYPED = 1, 2
 TYPED_SOURCE = "keyboard"
 GIVEN_UP = "given up at the till"
+SIGNAL_OF = {Mood.GOOD: Signal.GOOD, Mood.BAD: Signal.BAD, Mood.WAIT: Signal.WAIT}
 
 
 class Screen:
@@ -48,11 +55,22 @@ class Screen:
         return self.tell(mood, " ".join(filter(None, (before, say(self.language, key), after))))
 
 
+class _Sounding(msgspec.Struct):
+    """The newest scan of one scanner, until its verdict was sounded."""
+
+    redemption_id: bytes
+    told_to_wait: bool = False
+
+
 class Till:
-    """Takes reads, commands and answers. `wake` is called whenever the outbox has something new."""
+    """Takes reads, commands and answers.
+
+    `wake` is called whenever the outbox has something new, `sound` to have a scanner sound something.
+    """
 
     def __init__(self, journal: Journal, outbox: Outbox, screen: Screen, language: str) -> None:
         self.wake: Callable[[], None] = lambda: None
+        self.sound: Callable[[str, Signal], None] = lambda source, signal: None
         self._journal = journal
         self._outbox = outbox
         self._screen = screen
@@ -61,6 +79,7 @@ class Till:
         self._taking = asyncio.Lock()
         self._last_reads: dict[str, tuple[bytes, bytes, int]] = {}  # source -> hash, redemption_id, monotonic ms
         self._told_unsure: set[bytes] = set()
+        self._soundings: dict[str, _Sounding] = {}  # by scanner
 
     def resume(self) -> None:
         """Ask again for everything the journal left open. Raises `JournalDamaged` when a seal does not open."""
@@ -70,15 +89,30 @@ class Till:
             elif reversing := record.reversing:
                 self._ask_reversal(record, reversing.reversal_id, reversing.reversed_ms, reversing.gave_up)
 
-    async def take_read(self, source: str, found: Frame | FrameFault, entry: int = ENTRY_SCANNED) -> str:
-        """Take what a scanner read; the text that was shown for it."""
+    async def take_read(
+        self,
+        source: str,
+        found: Frame | FrameFault,
+        entry: int = ENTRY_SCANNED,
+        settle: Callable[[bool], None] = lambda kept: None,
+    ) -> str:
+        """Take what a scanner read; the text that was shown for it. `settle` hears whether the journal has it."""
         scan = scan_of(found, source) if isinstance(found, Frame) else found
         if isinstance(scan, FrameFault):
+            settle(False)
+            self.sound(source, Signal.BAD)
             return self._screen.say(Mood.BAD, scan.reason.value, before=f"[{source}]")
         async with self._taking:
             code_hash = self._journal.code_hash(scan.code)
-            joined = self._join(source, code_hash)
-            return joined or await self._take_new(source, scan.code, code_hash, entry)
+            record = self._same_scan(source, code_hash, resent=isinstance(found, Frame) and found.resent)
+            redemption_id = record.redemption_id if record else await self._keep(scan.code, code_hash, entry)
+            settle(redemption_id is not None)
+            if redemption_id is None:
+                self.sound(source, Signal.BAD)
+                return self._screen.say(Mood.BAD, "journal_full")
+            if record is None or not record.unresolved:
+                self._last_reads[source] = (code_hash, redemption_id, monotonic_ms())
+            return self._tell_heard(source, redemption_id, record)
 
     async def execute(self, command: str) -> str:
         """Carry out one line of the cashier's; returns the text that was shown for it."""
@@ -114,6 +148,8 @@ class Till:
         if self._online is not False:
             self._screen.say(Mood.WAIT, "offline", after=f"({printable(reason)})")
         self._online = False
+        for source, sounding in self._soundings.items():
+            self._sound_wait(source, sounding)
 
     def on_notice(self, notice: Notice) -> None:
         self._screen.say(Mood.PLAIN, "notice", after=f"{printable(notice.code)}: {printable(notice.text)}")
@@ -126,36 +162,68 @@ class Till:
 
     # --- redemptions --------------------------------------------------------------------------------------------------
 
-    def _join(self, source: str, code_hash: bytes) -> str:
-        """A further read of a code that is being asked, or was just accepted here: shown, not asked again."""
-        record = self._journal.ledger.unresolved_for(code_hash)
-        if record:
-            self._outbox.hurry(record.redemption_id, monotonic_ms())
-            self.wake()
-            return self._screen.say(Mood.WAIT, "again", before=tail_of(record.redemption_id))
+    def _same_scan(self, source: str, code_hash: bytes, *, resent: bool) -> Record | None:
+        """What a further read of a code belongs to, when it is being asked or was just accepted here."""
+        if record := self._journal.ledger.unresolved_for(code_hash):
+            return record
         last_hash, redemption_id, read_ms = self._last_reads.get(source, (b"", b"", 0))
         just_read = last_hash == code_hash and monotonic_ms() - read_ms < REREAD_MS
         record = self._journal.ledger.records.get(redemption_id) if just_read else None
-        if record is None or record.verdict != Verdict.ACCEPTED or record.reversals:
-            return ""
-        self._last_reads[source] = (code_hash, redemption_id, monotonic_ms())
-        return self._screen.say(Mood.GOOD, "same_scan", before=tail_of(redemption_id))
+        if record is None and resent:
+            record = self._lately(code_hash)
+        return record if record and record.verdict == Verdict.ACCEPTED and not record.reversals else None
 
-    async def _take_new(self, source: str, code: str, code_hash: bytes, entry: int) -> str:
+    def _lately(self, code_hash: bytes) -> Record | None:
+        """The scan that a scanner sends again, when this till was killed between the journal and the ACK."""
+        since_ms = _now_ms() - RESENT_MS
+        for record in reversed(self._journal.ledger.records.values()):
+            if record.scanned_ms < since_ms:
+                break
+            if record.code_hash == code_hash:
+                return record
+        return None
+
+    async def _keep(self, code: str, code_hash: bytes, entry: int) -> bytes | None:
+        """Journal a new scan and have it asked; its id, or None when there is no room for it."""
         if self._journal.ledger.open_count() >= JOURNAL_UNRESOLVED_MAX:
-            return self._screen.say(Mood.BAD, "journal_full")
+            return None
         redeem = Redeem(_new_id(), code, _now_ms(), entry)
         scanned = Scanned(redeem.redemption_id, redeem.scanned_ms, code_hash, self._journal.seal(redeem))
         try:
             await self._journal.commit(scanned)
         except JournalFull:
-            return self._screen.say(Mood.BAD, "journal_full")
+            return None
         self._outbox.add_redeem(redeem, code_hash, monotonic_ms())
+        return redeem.redemption_id
+
+    def _tell_heard(self, source: str, redemption_id: bytes, record: Record | None) -> str:
+        """`record`: the scan was known before."""
+        tail = tail_of(redemption_id)
+        if record and not record.unresolved:
+            self.sound(source, Signal.WAIT)  # its yes was sounded once, and stands for one voucher
+            return self._screen.say(Mood.GOOD, "same_scan", before=tail)
+        if record:
+            self._outbox.hurry(redemption_id, monotonic_ms())
         self.wake()
-        self._last_reads[source] = (code_hash, redeem.redemption_id, monotonic_ms())
+        self._soundings[source] = sounding = _Sounding(redemption_id)
+        held = self._outbox.is_held(redemption_id)
+        if held or not self._online or redemption_id in self._told_unsure:
+            self._sound_wait(source, sounding)
         heard = "heard" if self._online else "heard_offline"
-        key = "held" if self._outbox.is_held(redeem.redemption_id) else heard
-        return self._screen.say(Mood.WAIT, key, before=tail_of(redeem.redemption_id))
+        return self._screen.say(Mood.WAIT, "again" if record else "held" if held else heard, before=tail)
+
+    def _sound_wait(self, source: str, sounding: _Sounding) -> None:
+        if not sounding.told_to_wait:
+            self.sound(source, Signal.WAIT)
+        sounding.told_to_wait = True
+
+    def _sound_verdict(self, redemption_id: bytes, signal: Signal) -> None:
+        for source in [s for s, sounding in self._soundings.items() if sounding.redemption_id == redemption_id]:
+            if signal is Signal.WAIT:
+                self._sound_wait(source, self._soundings[source])
+            else:
+                del self._soundings[source]
+                self.sound(source, signal)
 
     # --- reversals ----------------------------------------------------------------------------------------------------
 
@@ -170,6 +238,7 @@ class Till:
             return self._screen.say(Mood.BAD, "journal_full")
         self._ask_reversal(record, asked.reversal_id, asked.reversed_ms, asked.gave_up)
         self.wake()
+        self._sound_verdict(record.redemption_id, Signal.WAIT)
         return self._screen.say(Mood.WAIT, "undoing", before=tail_of(record.redemption_id))
 
     def _meant(self, verb: Literal["reverse", "give-up"], tail: str) -> Record | str:
@@ -200,6 +269,8 @@ class Till:
             return  # once is enough, however often it is asked
         else:
             self._told_unsure.add(answer.asked_id)
+        if not answer.is_reversal:
+            self._sound_verdict(answer.redemption_id, SIGNAL_OF[mood_of(answer)])
         text = verdict_text(self._screen.language, answer)
         self._screen.tell(mood_of(answer), f"{tail_of(answer.redemption_id)} {text}")
 

@@ -1,6 +1,13 @@
-"""What every framer gives and takes: bytes of one scanner in, whole frames or named faults out; no port, no clock."""
+"""What every framer gives and takes: bytes of one scanner in, whole frames or named faults out; no port, no clock.
+
+A protocol that answers its scanner has two signals, and they never mean the same. The transport's ACK means "in the
+journal": a framer hands out a frame, and writes the ACK only when `settle` says that the journal has it. The verdict is
+a second signal, and comes when the gateway has answered. `Reply` is for what needs no journal: a request to send a
+damaged packet again, an answer to something that is no scan, or the ACK of a frame that was settled before.
+"""
 
 import enum
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
@@ -8,19 +15,24 @@ import msgspec
 from gateway.messages import CODE_CHARS_MAX
 
 FRAME_BYTES_MAX = CODE_CHARS_MAX + 16  # the longest code plus AIM identifier, prefix and stray blanks
+RESENT_MS = 6000  # three times the 2 s a scanner waits for its ACK before it sends again: later it is a new scan
 
 
 class FaultReason(enum.StrEnum):
     TOO_LONG = "too_long"  # no end within FRAME_BYTES_MAX: noise, or a wrong suffix in the configuration
     NO_PREFIX = "no_prefix"  # an end came, but what stood before it did not begin with the configured prefix
-    CUT_OFF = "cut_off"  # the line fell silent or went away in the middle of a frame
+    CUT_OFF = "cut_off"  # the line fell silent or went away in the middle of a frame, or a part of it is missing
     EMPTY = "empty"  # a frame with nothing but blanks and an identifier in it
+    CHECKSUM = "checksum"  # the bytes do not match their checksum, and no sound copy came
+    STRAY = "stray"  # bytes outside of any packet: noise, or a scanner that is not set to this protocol
 
 
 class Frame(msgspec.Struct, frozen=True):
     """The delimited bytes of one scan, suffix and prefix removed, nothing else changed."""
 
     octets: bytes
+    aim: str = ""  # AIM identifier, like `]Q1`, where the protocol names the symbology outside of `octets`
+    resent: bool = False  # the scanner says that it sent these bytes before and heard no ACK
 
     def __repr__(self) -> str:
         return f"Frame({len(self.octets)} bytes)"  # a frame holds a code: a bearer secret
@@ -33,21 +45,54 @@ class FrameFault(msgspec.Struct, frozen=True):
     dropped_bytes: int
 
 
+class Reply(msgspec.Struct, frozen=True):
+    """Bytes to write back at once."""
+
+    octets: bytes
+
+
+class Signal(enum.Enum):
+    """What a scanner can be made to sound or show of a scan it was ACKed for."""
+
+    GOOD = "good"  # accepted
+    BAD = "bad"  # refused, or not taken
+    WAIT = "wait"  # kept, but nothing is decided yet: must not sound like a yes
+
+
+Found = Frame | FrameFault | Reply
+
+
 class Framer(Protocol):
-    """One per port. Times are monotonic milliseconds; the same bytes give the same frames however they are split."""
+    """One per scanner, kept over replugs. Times are monotonic milliseconds.
+
+    The same bytes give the same frames however they are split. What is not overridden here is right for a scanner that
+    does not listen.
+    """
 
     @property
     def dropped_bytes(self) -> int:
         """All bytes that ever belonged to no frame, prefixes and suffixes not counted."""
 
-    def feed(self, octets: bytes, now_ms: int) -> list[Frame | FrameFault]:
+    def greeting(self, now_ms: int) -> bytes:
+        """What to write when the port has opened."""
+        return b""
+
+    def feed(self, octets: bytes, now_ms: int) -> Sequence[Found]:
         """Take what one read gave."""
 
     def due_ms(self) -> int | None:
         """When silence alone will mean something: call `idle` then. None: never."""
 
-    def idle(self, now_ms: int) -> list[Frame | FrameFault]:
+    def idle(self, now_ms: int) -> Sequence[Found]:
         """Take note that nothing has come until now."""
 
-    def cut(self) -> list[FrameFault]:
+    def cut(self) -> Sequence[FrameFault]:
         """The line went away: forget half a frame, so that it is never glued to the next one."""
+
+    def settle(self, frame: Frame, kept: bool, now_ms: int) -> bytes:
+        """What to write now that the journal has this frame (`kept`), or has refused it."""
+        return b""
+
+    def verdict_signal(self, signal: Signal, now_ms: int) -> bytes:
+        """What to write to have the scanner sound it."""
+        return b""

@@ -9,7 +9,7 @@ one, and a scanner that sends no suffix shows up at once instead of never. A CR 
 told from the suffix in this mode; only length-framed modes can carry one.
 """
 
-from devices.framing import FRAME_BYTES_MAX, FaultReason, Frame, FrameFault
+from devices.framing import FRAME_BYTES_MAX, FaultReason, Frame, FrameFault, Framer
 
 SUFFIXES = {"cr": b"\r", "lf": b"\n", "crlf": b"\r\n", "tab": b"\t", "etx": b"\x03", "none": b""}
 GAP_MS_DEFAULT = 50  # USB serial may pause some milliseconds between 64-byte packets; a person needs 300 ms to rescan
@@ -17,7 +17,7 @@ CUT_OFF_MS = 2000  # no scanner pauses this long inside a frame, not even over B
 LINE_FEED = 0x0A
 
 
-class RawFramer:
+class RawFramer(Framer):
     """A `Framer` for scanners that send bare text. `prefix` (such as STX) is required when given, and removed."""
 
     def __init__(self, suffix: bytes, prefix: bytes = b"", gap_ms: int = GAP_MS_DEFAULT) -> None:

@@ -5,6 +5,7 @@ from datetime import UTC
 import pytest
 
 from devices.feedback import Mood, line, mood_of, say, tail_of, verdict_text
+from devices.framing import FaultReason
 from devices.outbox import Answer
 from gateway.messages import PUBLIC, Verdict, Winner
 
@@ -32,6 +33,12 @@ def test_only_accepted_looks_like_a_yes(language: str) -> None:
     assert good == [Verdict.ACCEPTED]
     assert mood_of(an_answer(Verdict.UNRESOLVED)) is Mood.WAIT
     assert "44" in verdict_text(language, an_answer(44)), "a reason newer than this till is a refusal with its number"
+
+
+@pytest.mark.parametrize("reason", FaultReason)
+def test_every_lost_scan_has_words(reason: FaultReason) -> None:
+    assert say("en", reason).startswith("NOT READ")
+    assert say("zh", reason).startswith("未读取")
 
 
 def test_reversals_have_their_own_words() -> None:

@@ -29,6 +29,18 @@ def test_text_and_identifier(octets: bytes, aim: str, code: str) -> None:
     assert scan_of(Frame(octets), "lane1") == Scan("lane1", code, aim, octets)
 
 
+@pytest.mark.parametrize(
+    ("octets", "told", "aim", "code"),
+    (
+        (b"0123ABC", "]Q1", "]Q1", "0123ABC"),
+        (b"]Q30123ABC", "]Q1", "]Q3", "0123ABC"),  # in front of the text it is exact, a type byte knows no modifier
+        (b"]C10123ABC", "]Q1", "]Q1", "]C10123ABC"),  # a QR that holds the text of an identifier
+    ),
+)
+def test_the_protocols_identifier_and_the_texts(octets: bytes, told: str, aim: str, code: str) -> None:
+    assert scan_of(Frame(octets, told), "lane1") == Scan("lane1", code, aim, octets)
+
+
 @pytest.mark.parametrize("octets", (b" ", b"]Q1", b"\x02\x03", b"]Q1 \r"))
 def test_nothing_but_noise_is_a_fault(octets: bytes) -> None:
     assert scan_of(Frame(octets), "lane1") == FrameFault(FaultReason.EMPTY, len(octets))

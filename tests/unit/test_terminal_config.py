@@ -7,6 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from devices.config import ConfigFault, ScannerConfig, load_config, parse_config, stream_url
+from devices.framing.datalogic import DatalogicFramer
+from devices.framing.honeywell import HoneywellFramer
+from devices.framing.newland import NewlandFramer
+from devices.framing.raw import RawFramer
+from devices.framing.ssi import SsiFramer
+from devices.readers import framer_for
 
 HEAD = 'gateways = ["https://a.example"]\nterminal = 7\nstate_directory = "state"\n'
 SCANNER = '[[scanners]]\nname = "lane1"\npath = "/dev/ttyACM0"\n'
@@ -33,6 +39,12 @@ def test_a_whole_file() -> None:
         (HEAD + SCANNER + 'prefix = "券"', r"prefix"),
         (HEAD + SCANNER + SCANNER, "same name `lane1`"),
         (HEAD + SCANNER + SCANNER.replace("lane1", "lane2"), "same path"),
+        (HEAD + SCANNER + 'framing = "sssi"', r"\$\.scanners\[.*framing"),
+        (
+            HEAD + SCANNER + 'framing = "ssi"\nsuffix = "tab"',
+            r"`suffix` is for framing raw or datalogic.*\[0\]",
+        ),
+        (HEAD + SCANNER + "cordless = true", r"`cordless` is for framing ssi, and here it is raw"),
         (HEAD.replace("https://a.example", "a.example"), r"\$\.gateways\[0\]"),
         (HEAD.replace("https://a.example", "http://[a"), r"\$\.gateways\[0\]"),
         ("gateways = []\nterminal = 7\nstate_directory = ''", "gateways"),
@@ -44,6 +56,21 @@ def test_a_whole_file() -> None:
 def test_what_is_wrong_is_named(text: str, told: str) -> None:
     with pytest.raises(ConfigFault, match=rf"^/shop/terminal.toml: .*{told}"):
         parse_config(text.encode(), PATH)
+
+
+@pytest.mark.parametrize(
+    ("settings", "framer"),
+    (
+        ("", RawFramer),
+        ('framing = "ssi"\ncordless = true', SsiFramer),
+        ('framing = "honeywell"', HoneywellFramer),
+        ('framing = "newland"\nlrc = "len_type"', NewlandFramer),
+        ('framing = "datalogic"\nlabel_ack = true\nnot_on_file = true\nsuffix = "crlf"', DatalogicFramer),
+    ),
+)
+def test_each_framing_has_its_framer(settings: str, framer: type) -> None:
+    [scanner] = parse_config((HEAD + SCANNER + settings).encode(), PATH).scanners
+    assert type(framer_for(scanner)) is framer
 
 
 @given(content=st.binary(max_size=100))

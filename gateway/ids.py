@@ -18,6 +18,7 @@ class RecentIds:
         self._young: dict[bytes, bytes] = {}
         self._old: dict[bytes, bytes] = {}
         self._floor = floor_ms.to_bytes(6, "big") + _TAIL
+        self._young_newest = self._old_newest = b""  # the latest minted UUIDv7 of each generation
 
     def get(self, redemption_id: bytes) -> bytes | None:
         """The claim id it was used with, None if not in memory."""
@@ -29,28 +30,42 @@ class RecentIds:
         first = self._young.get(redemption_id) or self._old.get(redemption_id)
         if first is not None:
             return first
-        if redemption_id <= self._floor or redemption_id[6] >> 4 != 7:
+        if redemption_id <= self._floor or redemption_id[6] & 0xF0 != 0x70:
             return None
-        self.put(redemption_id, claim_id, now_ms)
+        self._young[redemption_id] = claim_id
+        if redemption_id > self._young_newest:
+            self._young_newest = redemption_id
+        if len(self._young) >= GENERATION_IDS:
+            self._rotate(now_ms)
         return claim_id
 
     def put(self, redemption_id: bytes, claim_id: bytes, now_ms: int) -> None:
-        """Remember a use."""
+        """Remember a use that was looked up elsewhere."""
         self._young[redemption_id] = claim_id
+        if redemption_id[6] & 0xF0 == 0x70 and redemption_id > self._young_newest:
+            self._young_newest = redemption_id
         if len(self._young) >= GENERATION_IDS:
             self._rotate(now_ms)
 
     def _rotate(self, now_ms: int) -> None:
-        # A floor in the future would send every honest id to the index, so ids dated ahead are kept instead, unless
-        # somebody sends nothing else: then the floor rises over them and honest ids take the slow way for a while.
         # Other ids than UUIDv7 have no part in the floor: they are looked up in any case.
         ceiling = now_ms.to_bytes(6, "big") + _TAIL
-        timed = {key: value for key, value in self._old.items() if key[6] >> 4 == 7}
+        kept: dict[bytes, bytes] = {}
+        if self._old_newest > ceiling:
+            kept = self._dated_ahead(ceiling)
+        self._floor = max(self._floor, self._old_newest)
+        self._old, self._old_newest = self._young, self._young_newest
+        self._young, self._young_newest = kept, max(kept, default=b"")
+
+    def _dated_ahead(self, ceiling: bytes) -> dict[bytes, bytes]:
+        """The old generation's ids from the future, to be kept, with `_old_newest` lowered to the newest dropped.
+
+        A floor in the future would send every honest id to the index. Only if somebody sends little else does the
+        floor rise over them, and honest ids take the slow way for a while.
+        """
+        timed = {key: value for key, value in self._old.items() if key[6] & 0xF0 == 0x70}
         ahead = {key: value for key, value in timed.items() if key > ceiling}
         if len(ahead) > GENERATION_IDS // 4:
-            ahead = {}
-        dropped = timed.keys() - ahead.keys()
-        if dropped:
-            newest = max(dropped)
-            self._floor = max(self._floor, newest)
-        self._old, self._young = self._young, ahead
+            return {}
+        self._old_newest = max(timed.keys() - ahead.keys(), default=b"")
+        return ahead

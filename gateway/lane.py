@@ -76,8 +76,8 @@ class _Run:
 
     __slots__ = ("asked", "count", "first")
 
-    def __init__(self, asked: Asked, first: int) -> None:
-        self.asked, self.first, self.count = asked, first, 1
+    def __init__(self, asked: Asked, first: int, count: int) -> None:
+        self.asked, self.first, self.count = asked, first, count
 
 
 class _Forming:
@@ -91,6 +91,11 @@ class _Forming:
         self.numbers: list[int] = []
         self.runs: list[_Run] = []  # whose records these are, in order
         self.extras: dict[int, Extra] = {}
+
+    def number(self, key: bytes) -> int:
+        """The number of a hash key in the call: the same key, the same number."""
+        keys = self.keys
+        return keys.setdefault(key, len(keys) + KEY_FIRST)
 
 
 class OnBatch(Protocol):
@@ -141,20 +146,27 @@ class Lane:
         if extra is not None:
             forming.extras[len(forming.records)] = extra
         forming.records.append(record)
-        if key is None:
-            forming.numbers.append(0)
-        else:
-            keys = forming.keys
-            number = keys.get(key)
-            if number is None:
-                number = keys[key] = len(keys) + KEY_FIRST
-            forming.numbers.append(number)
+        forming.numbers.append(forming.number(key) if key is not None else 0)
+        self._took(asked, first, 1)
+
+    def add_run(self, records: list[bytes], keys: list[bytes], asked: Asked, first: int) -> None:
+        """Take records first.. of one message, each with its voucher's hash."""
+        if self.state is not LaneState.ADMITTING or self._waiting >= RECORDS_WAITING_MAX:
+            asked.give_up(first, len(records))
+            return
+        forming = self._forming
+        forming.records += records
+        forming.numbers += map(forming.number, keys)
+        self._took(asked, first, len(records))
+
+    def _took(self, asked: Asked, first: int, count: int) -> None:
+        forming = self._forming
         run = forming.runs[-1] if forming.runs else None
         if run is not None and run.asked is asked and run.first + run.count == first:
-            run.count += 1
+            run.count += count
         else:
-            forming.runs.append(_Run(asked, first))
-        self._waiting += 1
+            forming.runs.append(_Run(asked, first, count))
+        self._waiting += count
         if len(forming.records) >= RECORDS_PER_BATCH_MAX:
             self._full.append(forming)
             self._forming = _Forming()

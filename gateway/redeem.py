@@ -14,33 +14,29 @@ another terminal is never a repeat.
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Protocol
 
 import msgspec
 
 from eventstore.events import NO_ID, RECORD, REDEEM, Extra
-from eventstore.vouchers import REGISTRY_VALUE, registry_key, registry_partition
-from gateway.campaign import SIGNED, Spans, compose, standing
+from eventstore.vouchers import REGISTRY_VALUE, registry_key, registry_partition, voucher_key
+from gateway.campaign import SIGNED, Spans
 from gateway.claims import Arbiter
-from gateway.codes import Hashed, KeyRing, Refused, Signed
+from gateway.codes import SERIAL_MAX, Hashed, KeyRing, Refused, Signed
 from gateway.control import Control
 from gateway.directory import Terminal
 from gateway.guesses import Guesses
-from gateway.identity import SCANNED_MS_END, Spot, claim_id_of, fault_of, partition_of
+from gateway.identity import NO_BODY, SCANNED_MS_END, Spot, claim_id_of, fault_of, pack_claim, partition_of
 from gateway.ids import RecentIds
 from gateway.lane import Asked, Lane
 from gateway.messages import ID_BYTES, Redeem, Verdict
 from gateway.pipe import ArbiterLost, ArbiterRefused
+from gateway.standings import Kept, Standings
 
-RULES_STALE_MS_MAX = 10  # standings are computed once per campaign, store and tick of this length
 SLOW_SCANS_MAX = 4096  # scans waiting for a look-up; more is shed as UNRESOLVED, and the till asks again
-_ACCEPTED, _UNKNOWN, _FORGED, _NOT_ISSUED = (
-    Verdict.ACCEPTED,
-    Verdict.UNKNOWN_CODE,
-    Verdict.FORGED,
-    Verdict.NOT_ISSUED,
-)
+_UNKNOWN, _FORGED = Verdict.UNKNOWN_CODE, Verdict.FORGED
+_NONE_KEPT = Kept(Verdict.ACCEPTED, Spans())
 pack = RECORD.pack
 
 
@@ -50,17 +46,6 @@ class UsedIds(Protocol):
     async def claim_id_of(self, redemption_id: bytes) -> bytes | None:
         """The claim id this redemption id stands for in the log, caught up to now; None if it was never used."""
         ...
-
-
-class _Kept:
-    """What the rules say of a campaign in a store during one tick. `first`..`end` is its largest issued range."""
-
-    __slots__ = ("end", "first", "issued", "standing")
-
-    def __init__(self, standing: Verdict, issued: Spans) -> None:
-        self.standing, self.issued = standing, issued
-        ranges = zip(issued.starts, issued.ends, strict=True)
-        self.first, self.end = max(ranges, key=lambda span: span[1] - span[0], default=(0, 0))
 
 
 class Redeemer:
@@ -82,12 +67,10 @@ class Redeemer:
         self.ring = ring
         self.recent = recent
         self._control, self._lanes, self._arbiter, self._used = control, lanes, arbiter, used
-        self._now_ms, self._is_stalled, self._on_fatal = now_ms, is_stalled, on_fatal
+        self._is_stalled, self._on_fatal = is_stalled, on_fatal
+        self._rules = Standings(control, now_ms)
         self._guesses = Guesses()
         self._partitions = len(lanes)
-        self._standings: dict[tuple[int, str, str], _Kept] = {}
-        self._standings_ms = 0
-        self._standings_seq = -1
         self._slow_scans = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -100,28 +83,76 @@ class Redeemer:
         if self._is_stalled() or not self._control.is_confirmed():
             asked.give_up(0, len(scans))
             return
-        now_ms = self._tick()
-        parse = self.ring.parse
-        slow: list[int] = []
-        for index, scan in enumerate(scans):
-            code = parse(scan.code)
-            if type(code) is Signed:
-                campaign, serial = code.campaign, code.serial
-                verdict = self._judge(terminal, campaign, serial, SIGNED, now_ms)
-                if verdict is _NOT_ISSUED or not self._admit(
-                    asked, index, terminal, scan, campaign, serial, verdict, now_ms
-                ):
-                    slow.append(index)
-            elif type(code) is Refused:
-                self._refuse(asked, index, terminal, scan, code.verdict, code.why, now_ms)
-            else:
-                slow.append(index)
+        now_ms = self._rules.tick()
+        odd: Iterable[int] = range(len(scans))
+        if self._partitions == 1 and now_ms >= terminal.locked_until_ms:
+            odd = self._admit_plain(asked, terminal, scans, now_ms)
+        slow = [index for index in odd if not self._admit_one(asked, index, terminal, scans[index], now_ms)]
         if slow:
             self._slowly(asked, terminal, scans, slow)
 
+    def _admit_plain(self, asked: Asked, terminal: Terminal, scans: Sequence[Redeem], now_ms: int) -> list[int]:
+        """Admit the scans with nothing special about them, which is nearly all, in one loop; returns the others.
+
+        Plain: a clean genuine code of a known range, a new id (or a repeat), no references, one partition.
+        """
+        genuine, use, number, store = self.ring.genuine, self.recent.use, terminal.number, terminal.store
+        control_seq = self._rules.control_seq & 0xFFFFFFFF
+        records: list[bytes] = []
+        keys: list[bytes] = []
+        odd: list[int] = []
+        first, of_campaign, kept = 0, -1, _NONE_KEPT
+        for index, scan in enumerate(scans):
+            both, redemption_id, scanned_ms = genuine(scan.code), scan.redemption_id, scan.scanned_ms
+            campaign, serial = both >> 40, both & SERIAL_MAX
+            if campaign != of_campaign and both >= 0:
+                of_campaign, kept = campaign, self._rules.kept(campaign, store, SIGNED)
+            if (
+                both >= 0
+                and kept.first <= serial < kept.end
+                and scan.merchant_ref is None
+                and scan.cashier_ref is None
+                and len(redemption_id) == ID_BYTES
+                and 0 <= scanned_ms < SCANNED_MS_END
+            ):
+                state = NO_BODY.copy()
+                state.update(pack_claim(number, redemption_id, campaign, serial))
+                claim_id = state.digest()
+                if use(redemption_id, claim_id, now_ms) == claim_id:
+                    records.append(
+                        pack(
+                            *(REDEEM, kept.standing, scan.entry & 3, 0, campaign, serial, redemption_id, claim_id),
+                            *(number, scanned_ms, control_seq),
+                        )
+                    )
+                    keys.append(b"{0}v%d:%d" % (campaign, serial >> 6))  # voucher_key(), without the call
+                    continue
+            odd.append(index)
+            if records:
+                self._lanes[0].add_run(records, keys, asked, first)
+                records, keys = [], []
+            first = index + 1
+        if records:
+            self._lanes[0].add_run(records, keys, asked, first)
+        return odd
+
+    def _admit_one(self, asked: Asked, index: int, terminal: Terminal, scan: Redeem, now_ms: int) -> bool:
+        """Admit or refuse any scan. False: it needs the slow way."""
+        code = self.ring.parse(scan.code)
+        if isinstance(code, Hashed):
+            return False
+        if isinstance(code, Refused):
+            self._refuse(asked, index, terminal, scan, code.verdict, code.why, now_ms)
+            return True
+        verdict = self._rules.judge(terminal, code.campaign, code.serial, SIGNED)
+        if verdict is Verdict.NOT_ISSUED:
+            return False
+        return self._admit(asked, index, terminal, scan, code.campaign, code.serial, verdict, now_ms)
+
     def judge(self, terminal: Terminal, spot: Spot) -> Verdict:
         """What the static rules say of this voucher at this terminal now."""
-        return self._judge(terminal, spot.campaign, spot.serial, spot.kind, self._tick())
+        self._rules.tick()
+        return self._rules.judge(terminal, spot.campaign, spot.serial, spot.kind)
 
     async def identify(self, code: str) -> Spot | Refused | None:
         """Which voucher a code names; None if the registry cannot be believed right now."""
@@ -133,31 +164,6 @@ class Redeemer:
         except (ArbiterLost, ArbiterRefused):
             return None
         return Refused(_UNKNOWN, "no voucher has this code") if isinstance(spot, _Nowhere) else spot
-
-    def _tick(self) -> int:
-        """The clock the rules use; forgets standings that a newer tick or a newer control event outdates."""
-        now_ms = self._now_ms()
-        seq = self._control.directory.control_seq
-        if not 0 <= now_ms - self._standings_ms < RULES_STALE_MS_MAX or seq != self._standings_seq:
-            self._standings.clear()
-            self._standings_ms, self._standings_seq = now_ms, seq
-        return self._standings_ms
-
-    def _judge(self, terminal: Terminal, number: int, serial: int, kind: str, now_ms: int) -> Verdict:
-        """decide(), with the part that all scans of a campaign and store share kept for the tick."""
-        here = (number, terminal.store, kind)
-        kept = self._standings.get(here)
-        if kept is None:
-            directory = self._control.directory
-            campaign = directory.campaigns.get(number)
-            if campaign is None:
-                kept = _Kept(_ACCEPTED, Spans())
-            else:
-                kept = _Kept(standing(campaign, directory.outlet(terminal.store), now_ms), campaign.issued(kind))
-            self._standings[here] = kept
-        if now_ms >= terminal.locked_until_ms and kept.first <= serial < kept.end:
-            return kept.standing
-        return compose(kept.standing, locked=now_ms < terminal.locked_until_ms, issued=kept.issued.holds(serial))
 
     def _admit(
         self,
@@ -184,7 +190,7 @@ class Redeemer:
         if first != claim_id:
             self._refuse(asked, index, terminal, scan, Verdict.ID_REUSED, None, now_ms)
             return True
-        partition = partition_of(campaign, serial, self._partitions) if self._partitions > 1 else 0
+        partition = partition_of(campaign, serial, self._partitions)
         self._lanes[partition].add(
             pack(
                 REDEEM,
@@ -197,9 +203,9 @@ class Redeemer:
                 claim_id,
                 terminal.number,
                 scan.scanned_ms,
-                self._standings_seq & 0xFFFFFFFF,
+                self._rules.control_seq & 0xFFFFFFFF,
             ),
-            b"{%d}v%d:%d" % (partition, campaign, serial >> 6),  # voucher_key(), without the call
+            voucher_key(partition, campaign, serial),
             asked,
             index,
             Extra(scan.merchant_ref, scan.cashier_ref) if has_refs else None,
@@ -237,7 +243,7 @@ class Redeemer:
             claim_id_of(terminal.number, scan, 0, tag),
             terminal.number,
             scan.scanned_ms if 0 <= scan.scanned_ms < SCANNED_MS_END else 0,
-            self._standings_seq & 0xFFFFFFFF,
+            self._rules.control_seq & 0xFFFFFFFF,
         )
         lane = self._lanes[terminal.number % len(self._lanes) if partition is None else partition]
         lane.add(record, None, asked, index)
@@ -281,11 +287,11 @@ class Redeemer:
         if spot is None:  # the registry could not be read beside a head that is good enough
             asked.give_up(index, 1)
             return
-        now_ms = self._tick()
+        now_ms = self._rules.tick()
         if isinstance(spot, _Nowhere):
             self._refuse(asked, index, terminal, scan, _UNKNOWN, None, now_ms, spot.partition)
             return
-        verdict = self._judge(terminal, spot.campaign, spot.serial, spot.kind, now_ms)
+        verdict = self._rules.judge(terminal, spot.campaign, spot.serial, spot.kind)
         if verdict is Verdict.NOT_ISSUED:
             self._refuse(asked, index, terminal, scan, verdict, None, now_ms)
             return

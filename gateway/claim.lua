@@ -11,7 +11,7 @@
 -- Keys of partition p (all declared by the caller, all with the hash tag {p}):
 --   {p}head            tip (16 bytes) .. decimal seq
 --   {p}log             redis stream, entry ids seq-0, fields d (payload) v (verdicts) t (tip) p (previous tip)
---   {p}load            token of a rebuild under way; claims are refused while it stands
+--   {p}load            token of a rebuild under way, then a count; claims are refused while it stands
 --   {p}v<campaign>:<serial / 64>   hash: serial % 64 -> entries
 --   {p}r<hex of hash bytes 1-2>    hash: keyed hash of a typed or foreign code -> campaign u32, serial u64
 --
@@ -194,18 +194,33 @@ local function lookup(keys, args)
   return out
 end
 
--- Rebuild: begin (claims are refused from here on), load (many times), finish. A second rebuild takes the token away
--- from the first, whose next load is refused. keys: head, load [, hashes]; args: token, then for each hash the number
--- of its fields and those fields and values (load), or the head's value (finish; empty: the log has no
--- batch yet).
+-- Rebuild: begin (claims are refused from here on), wipe and load (many times), finish. A second rebuild takes the token
+-- away from the first, whose next call is refused: an overtaken rebuild can delete and write nothing any more. Behind the
+-- token stands a count that every call moves, so that others see the rebuild is alive. keys: head, load [, hashes]; args:
+-- token, then for each hash the number of its fields and those fields and values (load), or the head's value (finish;
+-- empty: the log has no batch yet).
 local function load_begin(keys, args)
-  redis.call('SET', keys[2], args[1])
+  redis.call('SET', keys[2], args[1] .. '0')
   redis.call('DEL', keys[1])
   return 1
 end
 
+local function may_go_on(key, token)
+  wake()
+  local held = redis.call('GET', key)
+  if not held or sub(held, 1, #token) ~= token then return false end
+  redis.call('SET', key, token .. string.format('%d', tonumber(sub(held, #token + 1)) + 1))
+  return true
+end
+
+local function load_wipe(keys, args)
+  if not may_go_on(keys[2], args[1]) then return 0 end
+  for k = 3, #keys do redis.call('UNLINK', keys[k]) end
+  return 1
+end
+
 local function load_hashes(keys, args)
-  if redis.call('GET', keys[2]) ~= args[1] then return 0 end
+  if not may_go_on(keys[2], args[1]) then return 0 end
   local a = 2
   for k = 3, #keys do
     local n = tonumber(args[a])
@@ -216,7 +231,7 @@ local function load_hashes(keys, args)
 end
 
 local function load_finish(keys, args)
-  if redis.call('GET', keys[2]) ~= args[1] then return 0 end
+  if not may_go_on(keys[2], args[1]) then return 0 end
   if args[2] ~= '' then redis.call('SET', keys[1], args[2]) end
   redis.call('DEL', keys[2])
   return 1
@@ -226,5 +241,6 @@ redis.register_function('tillgate_claim_1', claim)
 redis.register_function('tillgate_restore_1', restore)
 redis.register_function{ function_name = 'tillgate_lookup_1', callback = lookup, flags = { 'no-writes' } }
 redis.register_function('tillgate_load_begin_1', load_begin)
+redis.register_function('tillgate_load_wipe_1', load_wipe)
 redis.register_function('tillgate_load_1', load_hashes)
 redis.register_function('tillgate_load_finish_1', load_finish)

@@ -17,6 +17,7 @@ from gateway.pipe import LOST, ArbiterLost, ArbiterRefused, Pipe
 LIBRARY = "tillgate_1"
 LOAD_FIELDS_MAX = 1000  # Lua's unpack() stops at about 8,000 values; a call of 2,000 stays under a millisecond
 STREAM_READ_MAX = 64  # batches read from the redis stream at a time: at most about 6 MB
+SCAN_KEYS = 1000  # keys looked at by one SCAN: about a millisecond of Valkey
 KEY_FIRST = 4  # Lua counts from 1, and head, log and load come first
 LIBRARY_TEXT = Path(__file__).with_name("claim.lua")
 
@@ -67,6 +68,10 @@ class Arbiter(Protocol):
     async def rebuild(
         self, partition: int, hashes: dict[bytes, dict[bytes, bytes]], head: Head, token: bytes
     ) -> bool: ...
+
+    async def load_progress(self, partition: int) -> bytes | None:
+        """Changes with every step of a rebuild under way; None if there is none."""
+        ...
 
     async def check(self, partition: int) -> None:
         """Connect if needed; raises ArbiterUnfit if eviction policy, role or function are not as they must be."""
@@ -138,7 +143,8 @@ class ValkeyArbiter:
         """Replace a partition's whole state. False: another rebuild took over."""
         head_load = (head_key(partition), b"{%d}load" % partition)
         await self._call(partition, "FCALL", "tillgate_load_begin_1", 2, *head_load, token)
-        await self._wipe(partition)
+        if not await self._wipe(partition, token):
+            return False
         for rows in _load_calls(hashes):
             keys = [*head_load, *(key for key, _ in rows)]
             args = [part for _, fields in rows for part in fields]
@@ -155,26 +161,36 @@ class ValkeyArbiter:
     async def forget_codes(self, partition: int, campaign: int) -> None:
         """Forget the registered codes of a purged campaign."""
         prefix = campaign.to_bytes(4, "big")
-        async for key in self._scan(partition, b"{%d}r*" % partition):
-            codes = _mapping(await self._call(partition, "HGETALL", key))
-            doomed = [field for field, value in codes.items() if value.startswith(prefix)]
-            if doomed:
-                await self._call(partition, "HDEL", key, *doomed)
+        async for page in self._pages(partition, b"{%d}r*" % partition):
+            for key in page:
+                codes = _mapping(await self._call(partition, "HGETALL", key))
+                doomed = [field for field, value in codes.items() if value.startswith(prefix)]
+                if doomed:
+                    await self._call(partition, "HDEL", key, *doomed)
 
-    async def _scan(self, partition: int, pattern: bytes) -> AsyncIterator[bytes]:
+    async def _pages(self, partition: int, pattern: bytes) -> AsyncIterator[list[bytes]]:
+        """The keys of a pattern, SCAN by SCAN."""
         cursor = b"0"
         while True:
-            cursor, keys = await self._call(partition, "SCAN", cursor, "MATCH", pattern, "COUNT", 1000)
-            for key in keys:
-                yield key
+            cursor, keys = await self._call(partition, "SCAN", cursor, "MATCH", pattern, "COUNT", SCAN_KEYS)
+            yield keys
             if cursor == b"0":
                 return
 
-    async def _wipe(self, partition: int) -> None:
-        keep = b"{%d}load" % partition
-        async for key in self._scan(partition, b"{%d}*" % partition):
-            if key != keep:
-                await self._call(partition, "UNLINK", key)
+    async def _wipe(self, partition: int, token: bytes) -> bool:
+        """Forget what a rebuild replaces. Its token goes along: a rebuild that was overtaken must delete nothing."""
+        head_load = (head_key(partition), b"{%d}load" % partition)
+        async for page in self._pages(partition, b"{%d}*" % partition):
+            doomed = [key for key in page if key not in head_load]
+            keys = (*head_load, *doomed)
+            if doomed and not await self._call(partition, "FCALL", "tillgate_load_wipe_1", len(keys), *keys, token):
+                return False
+        return True
+
+    async def load_progress(self, partition: int) -> bytes | None:
+        """See Arbiter."""
+        progress: bytes | None = await self._call(partition, "GET", b"{%d}load" % partition)
+        return progress
 
     async def check(self, partition: int) -> None:
         """Connect if needed; raises ArbiterUnfit naming the setting that would lose or forget redemptions."""

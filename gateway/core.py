@@ -184,7 +184,7 @@ async def open_core(
         )
         for partition in range(log.partitions)
     )
-    ledger = Ledger(log, lanes, follower, index)
+    ledger = Ledger(log, follower, index)
     core: Core
     redeemer = Redeemer(
         ring=KeyRing(code_keys),

@@ -1,7 +1,5 @@
 """What became of a redemption id: the index says where, the log says what."""
 
-from collections.abc import Sequence
-
 import msgspec
 
 from eventstore.events import IMPORT, Extra, Record, extras_of, iter_records, payload_head, record_at
@@ -10,7 +8,6 @@ from eventstore.log import EventLog
 from eventstore.projections import RedemptionIndex
 from eventstore.vouchers import Entry
 from gateway.ids import RecentIds
-from gateway.lane import Lane
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -29,13 +26,13 @@ class Found(msgspec.Struct, frozen=True):
 class Ledger:
     """Looks up ids, caught up to everything durable when the question came."""
 
-    def __init__(self, log: EventLog, lanes: Sequence[Lane], follower: Follower, index: RedemptionIndex) -> None:
-        self._log, self._lanes, self._follower, self._index = log, lanes, follower, index
+    def __init__(self, log: EventLog, follower: Follower, index: RedemptionIndex) -> None:
+        self._log, self._follower, self._index = log, follower, index
 
     async def find(self, redemption_id: bytes) -> Found | None:
         """The place where the id took effect first, else where it was first refused; None if it was never used."""
-        for lane in self._lanes:
-            await self._follower.wait_until(lane.partition, lane.durable_seq)
+        for partition in range(self._log.partitions):  # not what our lanes know: another gateway may have logged it
+            await self._follower.wait_until(partition, (await self._log.head(partition)).seq)
         place = await self._index.find(redemption_id)
         if place is None:
             return None

@@ -14,9 +14,11 @@ newest batches. Comparing the two heads leaves five cases:
              promised, so an operator must
 
 `plan` decides, `recover` carries it out and looks again until it is READY. It may run in several gateways at once: an
-append joins once, `restore` is compare-and-set on the head, and a rebuild that lost its token starts over.
+append joins once, `restore` is compare-and-set on the head, a rebuild whose token was taken away changes nothing any
+more, and nobody takes it away from one that makes progress.
 """
 
+import asyncio
 import enum
 from collections.abc import Callable, Collection, Sequence
 from itertools import pairwise
@@ -25,11 +27,12 @@ import msgspec
 
 from eventstore.events import encode_records
 from eventstore.log import AppendRefused, Batch, EventLog, Head, LogDamaged
-from eventstore.vouchers import apply_batch, empty_state
+from eventstore.vouchers import FoldedState, apply_batch, empty_state
 from gateway.claims import Arbiter
 
 ROUNDS_MAX = 20  # each round makes progress unless another gateway interferes; twenty in a row is a fault
 READ_BATCHES = 500  # log rows read at a time: at most about 40 MB of full batches
+LOAD_WATCH_S = 0.25  # a rebuild makes a call every few milliseconds; one that makes none for so long is gone
 REPLAY_BATCHES_MAX = 20_000  # beyond this a rebuild by bulk load is faster than replaying call by call
 
 
@@ -87,21 +90,42 @@ async def recover(
     """Bring Valkey and the log together. Raises PartitionHalted, LogFailed, ArbiterLost/Refused/Unfit."""
     await arbiter.check(partition)
     done: list[Branch] = []
-    for _ in range(ROUNDS_MAX):
+    rounds = 0
+    while rounds < ROUNDS_MAX:
         log_head, valkey = await log.head(partition), await arbiter.head(partition)
-        branch = await _look(arbiter, log, partition, log_head, valkey)
-        if branch is Branch.READY:
-            return Recovered(log_head, tuple(done) or (branch,))
-        done.append(branch)
-        if branch is Branch.HALT:
-            raise PartitionHalted(partition, _halt_text(log_head, valkey))
+        if valkey.seq == 0 and await _is_being_loaded(arbiter, partition):
+            continue
+        rounds += 1
         try:
-            await _mend(arbiter, log, partition, branch, log_head, valkey, mint_tip, now_ms, purged)
+            branch, stream = await _look(arbiter, log, partition, log_head, valkey)
+            if branch is Branch.READY:
+                return Recovered(log_head, tuple(done) or (branch,))
+            if branch is Branch.HALT:
+                # Both moved on while we looked if another gateway is at work: then these were no two ends of one gap.
+                if (log_head, valkey) != (await log.head(partition), await arbiter.head(partition)):
+                    continue
+                raise PartitionHalted(partition, _halt_text(log_head, valkey))
+            done.append(branch)
+            if branch is Branch.AHEAD:
+                # From here on Valkey's head is on the log's chain. Looking again would find it ahead again as long as
+                # another gateway claims faster than we look.
+                await log.append(stream)
+                return Recovered(valkey, tuple(done))
+            await _catch_up(arbiter, log, partition, branch, log_head, valkey, mint_tip, now_ms, purged)
         except AppendRefused:
             continue  # another gateway was quicker: look again
         except LogDamaged as error:
             raise PartitionHalted(partition, f"{error}: restore the log from its backup") from error
     raise PartitionHalted(partition, f"no agreement after {ROUNDS_MAX} rounds: is another gateway recovering it too?")
+
+
+async def _is_being_loaded(arbiter: Arbiter, partition: int) -> bool:
+    """Whether another rebuild is under way and makes progress; waits a little to see it."""
+    before = await arbiter.load_progress(partition)
+    if before is None:
+        return False
+    await asyncio.sleep(LOAD_WATCH_S)
+    return await arbiter.load_progress(partition) not in (None, before)
 
 
 def _halt_text(log_head: Head, valkey: Head) -> str:
@@ -112,17 +136,20 @@ def _halt_text(log_head: Head, valkey: Head) -> str:
     )
 
 
-async def _look(arbiter: Arbiter, log: EventLog, partition: int, log_head: Head, valkey: Head) -> Branch:
+async def _look(
+    arbiter: Arbiter, log: EventLog, partition: int, log_head: Head, valkey: Head
+) -> tuple[Branch, list[Batch]]:
+    """Which case this is, and what the redis stream holds beyond the log."""
     stream: list[Batch] = []
     tip_there: bytes | None = None
     if valkey.seq > log_head.seq:
         stream = await arbiter.stream(partition, log_head.seq + 1, valkey.seq)
     elif valkey.seq > 0:
         tip_there = (await _read(log, partition, valkey.seq, 1))[0].tip
-    return plan(log_head, valkey, tip_there, stream)
+    return plan(log_head, valkey, tip_there, stream), stream
 
 
-async def _mend(
+async def _catch_up(
     arbiter: Arbiter,
     log: EventLog,
     partition: int,
@@ -133,16 +160,16 @@ async def _mend(
     now_ms: Callable[[], int],
     purged: Collection[int],
 ) -> None:
-    if branch is Branch.AHEAD:
-        await log.append(await arbiter.stream(partition, log_head.seq + 1, valkey.seq))
-        return
+    """Fence off what was claimed on the older state, then replay or rebuild it."""
     empty = encode_records([], {}, received_ms=now_ms())
     fence = Batch(partition, log_head.seq + 1, log_head.tip, mint_tip(), empty, b"")
     await log.append([fence])
-    if branch is Branch.FORKED or valkey.seq == 0 or fence.seq - valkey.seq > REPLAY_BATCHES_MAX:
-        await rebuild(arbiter, log, partition, token=mint_tip(), purged=purged)
-    else:
+    if branch is Branch.BEHIND and valkey.seq > 0 and fence.seq - valkey.seq <= REPLAY_BATCHES_MAX:
         await _replay(arbiter, log, partition, valkey.seq + 1, fence.seq)
+        return
+    state = await _fold(log, partition, purged)
+    if not await _is_being_loaded(arbiter, partition):
+        await arbiter.rebuild(partition, state.hashes, state.heads[partition], mint_tip())
 
 
 async def _replay(arbiter: Arbiter, log: EventLog, partition: int, first_seq: int, last_seq: int) -> None:
@@ -167,6 +194,14 @@ async def rebuild(
 
     `advance` is told how many more batches were folded.
     """
+    state = await _fold(log, partition, purged, advance)
+    await arbiter.rebuild(partition, state.hashes, state.heads[partition], token)
+    return state.heads[partition]
+
+
+async def _fold(
+    log: EventLog, partition: int, purged: Collection[int], advance: Callable[[int], None] = lambda batches: None
+) -> FoldedState:
     state = empty_state(log.partitions, purged)
     head = await log.head(partition)
     seq = 1
@@ -176,8 +211,7 @@ async def rebuild(
             apply_batch(state, batch)
         seq = batches[-1].seq + 1
         advance(len(batches))
-    await arbiter.rebuild(partition, state.hashes, head, token)
-    return head
+    return state
 
 
 async def _read(log: EventLog, partition: int, first_seq: int, limit: int) -> list[Batch]:

@@ -96,9 +96,7 @@ async def claim(arbiter: ValkeyArbiter, head: Head, records: Sequence[bytes], du
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(calls=st.lists(st.lists(STEPS, min_size=1, max_size=8), max_size=12))
-async def test_verdicts_are_the_model_s_and_state_is_the_fold_s(
-    valkey_endpoint: str, calls: list[list[Step]]
-) -> None:
+async def test_verdicts_are_the_model_s_and_state_is_the_fold_s(valkey_endpoint: str, calls: list[list[Step]]) -> None:
     arbiter = ValkeyArbiter(lambda: connector(valkey_endpoint), lambda partition: None)
     await arbiter.check(0)
     await arbiter.rebuild(0, {}, EMPTY_HEAD, b"t")
@@ -156,6 +154,29 @@ async def test_a_rebuild_that_lost_its_token_is_refused(arbiter: ValkeyArbiter) 
     loaded = await arbiter._call(0, "FCALL", "tillgate_load_1", 3, "{0}head", "{0}load", "{0}v1:0", "mine", 1, "1", "x")
     assert loaded == 0
     assert await arbiter._call(0, "GET", "{0}head") == head_value(head)
+
+
+async def test_a_rebuild_that_was_overtaken_deletes_nothing(arbiter: ValkeyArbiter) -> None:
+    """Its wipe goes through the keys page by page, and may still be at it when the other rebuild is done."""
+    await arbiter._call(0, "FCALL", "tillgate_load_begin_1", 2, "{0}head", "{0}load", "first")
+    head = Head(3, b"t" * 16)
+    assert await arbiter.rebuild(0, {b"{0}v1:0": {b"1": b"R" * 32}}, head, b"second")
+    wiped = await arbiter._call(0, "FCALL", "tillgate_load_wipe_1", 3, "{0}head", "{0}load", "{0}v1:0", "first")
+    assert wiped == 0
+    assert await arbiter.lookup(0, [(b"{0}v1:0", b"1")]) == (head, [b"R" * 32])
+
+
+async def test_a_rebuild_shows_its_progress(arbiter: ValkeyArbiter) -> None:
+    assert await arbiter.load_progress(0) is None
+    await arbiter._call(0, "FCALL", "tillgate_load_begin_1", 2, "{0}head", "{0}load", "mine")
+    seen = {await arbiter.load_progress(0)}
+    await arbiter._call(0, "FCALL", "tillgate_load_wipe_1", 3, "{0}head", "{0}load", "{0}v1:0", "mine")
+    seen.add(await arbiter.load_progress(0))
+    await arbiter._call(0, "FCALL", "tillgate_load_1", 3, "{0}head", "{0}load", "{0}v1:0", "mine", 1, "1", "x")
+    seen.add(await arbiter.load_progress(0))
+    assert len(seen) == 3
+    await arbiter._call(0, "FCALL", "tillgate_load_finish_1", 2, "{0}head", "{0}load", "mine", "")
+    assert await arbiter.load_progress(0) is None
 
 
 async def test_large_hashes_load_in_pieces(arbiter: ValkeyArbiter) -> None:

@@ -157,7 +157,7 @@ class Uplink:
         while True:
             message = await _message(ws)
             if isinstance(message, Verdicts):
-                await self._listener.on_answers(self._outbox.take(message, monotonic_ms(), spread()))
+                await self._tell(self._outbox.take(message, monotonic_ms(), spread()))
             elif isinstance(message, Notice):
                 self._listener.on_notice(message)
             elif isinstance(message, Drain):
@@ -167,6 +167,18 @@ class Uplink:
             if self._leaving and not self._outbox.flying():
                 raise _Leaving
             self.wake()  # there is room for another message now, or a held scan is free, or nothing more to send
+
+    async def _tell(self, answers: list[Answer]) -> None:
+        """What was taken out of the outbox is journalled and told, also when the line goes away meanwhile.
+
+        Otherwise a cashier would wait for ever for an answer that only the journal has.
+        """
+        telling = asyncio.ensure_future(self._listener.on_answers(answers))
+        try:
+            await asyncio.shield(telling)
+        except asyncio.CancelledError:
+            await telling
+            raise
 
 
 async def _message(ws: aiohttp.ClientWebSocketResponse) -> FromGateway:

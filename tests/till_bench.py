@@ -3,6 +3,7 @@
 import asyncio
 import os
 import pty
+import select
 import subprocess
 import sys
 import time
@@ -40,6 +41,14 @@ class PtyScanner:
     def write(self, octets: bytes) -> None:
         assert os.write(self._master, octets) == len(octets)
 
+    def read(self) -> bytes:
+        """What the till has sent until now; nothing when it sent nothing, or has the port not open."""
+        ready, _, _ = select.select([self._master], [], [], 0)
+        try:
+            return os.read(self._master, 4096) if ready else b""
+        except OSError:
+            return b""
+
     def unplug(self) -> None:
         os.close(self._master)
         self._master = -1
@@ -71,11 +80,12 @@ class TillBench:
         self._close_stdin()
         self.scanner.close()
 
-    def configure(self, *gateways: str, suffix: str = "cr", language: str = "en") -> None:
+    def configure(self, *gateways: str, suffix: str = "cr", language: str = "en", framing: str = "raw") -> None:
         urls = ", ".join(f'"{url}"' for url in gateways)
         self.config.write_text(
             f'gateways = [{urls}]\nterminal = 7\nstate_directory = "state"\nlanguage = "{language}"\n'
-            f'[[scanners]]\nname = "lane1"\npath = "{self.scanner.path}"\nsuffix = "{suffix}"\n',
+            f'[[scanners]]\nname = "lane1"\npath = "{self.scanner.path}"\n'
+            f'suffix = "{suffix}"\nframing = "{framing}"\n',
             "utf-8",
         )
 

@@ -1,6 +1,7 @@
 """Keeps one projection up with the log: reads from its checkpoint, applies, waits for the head to move."""
 
 import asyncio
+from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Protocol
@@ -8,7 +9,8 @@ from typing import Protocol
 from eventstore.log import EMPTY_HEAD, Batch, Head, LogDamaged, LogReader
 
 FOLLOW_BATCHES = 128  # one read, one transaction of the projection: about 8,000 records, 10 ms of its thread
-LINGER_SECONDS = 0.02  # what moved is gathered this long: fewer, larger transactions; a waiting caller cuts it short
+OFFERED_MAX = 512  # batches in memory waiting to be followed: two rounds; what is beyond is read from the log again
+LINGER_SECONDS = 0.1  # what moved is gathered this long: fewer, larger transactions; a waiting caller cuts it short
 POLL_SECONDS = 0.25  # other holders of the log do not wake us
 
 
@@ -35,6 +37,7 @@ class Follower:
         self._log, self._projection = log, projection
         self._checkpoint = checkpoint
         self._applied = dict.fromkeys(checkpoint, EMPTY_HEAD)  # until `run` has found the checkpoint in the log
+        self._offered: dict[int, deque[Batch]] = {partition: deque() for partition in checkpoint}
         self._moved, self._urgent = asyncio.Event(), asyncio.Event()
         self._round_over = asyncio.Event()  # a new one each round
         self._ended = False
@@ -45,6 +48,14 @@ class Follower:
 
     def wake(self) -> None:
         """The head of some partition has moved."""
+        self._moved.set()
+
+    def offer(self, batch: Batch) -> None:
+        """A batch that just became durable: following it from memory saves reading it back. Gaps are read."""
+        offered = self._offered[batch.partition]
+        if offered and (batch.seq != offered[-1].seq + 1 or len(offered) >= OFFERED_MAX):
+            offered.clear()
+        offered.append(batch)
         self._moved.set()
 
     async def wait_until(self, partition: int, seq: int) -> None:
@@ -86,7 +97,8 @@ class Follower:
         self._urgent.clear()
         more = False
         for partition, applied in self._applied.items():
-            batches = await self._log.read(partition, applied.seq + 1, FOLLOW_BATCHES)
+            batches = self._from_memory(partition, applied.seq + 1)
+            batches = batches or await self._log.read(partition, applied.seq + 1, FOLLOW_BATCHES)
             if not batches:
                 continue
             if batches[0].prev != applied.tip:
@@ -97,6 +109,14 @@ class Follower:
         over, self._round_over = self._round_over, asyncio.Event()
         over.set()
         return more
+
+    def _from_memory(self, partition: int, seq: int) -> list[Batch]:
+        offered = self._offered[partition]
+        while offered and offered[0].seq < seq:
+            offered.popleft()
+        if not offered or offered[0].seq > seq:
+            return []
+        return [offered.popleft() for _ in range(min(len(offered), FOLLOW_BATCHES))]
 
     async def _pause(self) -> None:
         with suppress(TimeoutError):

@@ -163,7 +163,7 @@ async def open_core(
     fatal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def on_batch(batch: Batch, seconds: float) -> None:
-        follower.wake()
+        follower.offer(batch)
         observer.batch(batch, seconds)
 
     def on_fatal(error: BaseException) -> None:

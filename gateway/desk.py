@@ -211,6 +211,10 @@ class Desk:
         if named is None:
             return Previewed(Verdict.UNRESOLVED)
         if isinstance(named, Refused):
+            if named.verdict is not Verdict.UNREADABLE:
+                self._redeemer.count_guess(terminal)
+            if self._now_ms() < terminal.locked_until_ms:
+                return Previewed(Verdict.TERMINAL_LOCKED)
             note = named.why if named.verdict is Verdict.UNREADABLE else None
             return Previewed(named.verdict, note=note)
         verdict = self._redeemer.judge(terminal, named)

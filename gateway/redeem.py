@@ -21,7 +21,7 @@ import msgspec
 
 from eventstore.events import NO_ID, RECORD, REDEEM, Extra
 from eventstore.vouchers import REGISTRY_VALUE, registry_key, registry_partition, voucher_key
-from gateway.campaign import SIGNED, Spans
+from gateway.campaign import SIGNED, Spans, decide
 from gateway.claims import Arbiter
 from gateway.codes import SERIAL_MAX, Hashed, KeyRing, Refused, Signed
 from gateway.control import Control
@@ -151,8 +151,20 @@ class Redeemer:
 
     def judge(self, terminal: Terminal, spot: Spot) -> Verdict:
         """What the static rules say of this voucher at this terminal now."""
-        self._rules.tick()
-        return self._rules.judge(terminal, spot.campaign, spot.serial, spot.kind)
+        directory = self._control.directory
+        return decide(
+            directory.campaigns.get(spot.campaign),
+            directory.outlet(terminal.store),
+            serial=spot.serial,
+            kind=spot.kind,
+            locked_until_ms=terminal.locked_until_ms,
+            now_ms=self._rules.tick(),
+        )
+
+    def count_guess(self, terminal: Terminal) -> None:
+        """One more unknown or forged code from this terminal; too many lock it."""
+        if self._guesses.wrong(terminal.number, self._rules.tick()):
+            self._spawn(self._control.lock_terminal(terminal.number))
 
     async def identify(self, code: str) -> Spot | Refused | None:
         """Which voucher a code names; None if the registry cannot be believed right now."""
@@ -227,7 +239,7 @@ class Redeemer:
         if now_ms < terminal.locked_until_ms and verdict > Verdict.TERMINAL_LOCKED:
             verdict, note = Verdict.TERMINAL_LOCKED, None
         elif verdict in (_UNKNOWN, _FORGED, Verdict.NOT_ISSUED):
-            self._count_guess(terminal, now_ms)
+            self.count_guess(terminal)
         elif note is not None:
             asked.notes[index] = note
         redemption_id = scan.redemption_id if len(scan.redemption_id) == ID_BYTES else NO_ID
@@ -247,10 +259,6 @@ class Redeemer:
         )
         lane = self._lanes[terminal.number % len(self._lanes) if partition is None else partition]
         lane.add(record, None, asked, index)
-
-    def _count_guess(self, terminal: Terminal, now_ms: int) -> None:
-        if self._guesses.wrong(terminal.number, now_ms):
-            self._spawn(self._control.lock_terminal(terminal.number))
 
     # --- the slow way ---
 

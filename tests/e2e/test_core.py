@@ -260,3 +260,20 @@ async def test_a_purged_campaign_is_forgotten_by_valkey_and_by_a_rebuild(w: Worl
     assert not any(b"v2:" in key for key in live_state(valkey_endpoint))
     assert sum(len(fields) for fields in live_state(valkey_endpoint).values()) == 2
     assert await w.verdict(2, w.scan(kept[0])) is Verdict.ALREADY_REDEEMED
+
+
+async def test_guessing_by_preview_locks_the_terminal_as_well(w: World) -> None:
+    for n in range(GUESSES_MAX):
+        previewed = await w.core.desk.preview(w.directory.terminals[1], f"guess {n}")
+        assert previewed.verdict is Verdict.UNKNOWN_CODE
+    await until(lambda: w.directory.terminals[1].locked_until_ms > wall_ms())
+    assert (await w.core.desk.preview(w.directory.terminals[1], "guess")).verdict is Verdict.TERMINAL_LOCKED
+
+
+async def test_a_lookup_right_after_the_answer_finds_it(w: World) -> None:
+    for code in await w.codes(5):
+        scan = w.scan(code)
+        assert await w.verdict(1, scan) is Verdict.ACCEPTED
+        found = await w.core.desk.find(scan.redemption_id)
+        assert found is not None
+        assert found.verdict == Verdict.ACCEPTED

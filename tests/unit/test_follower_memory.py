@@ -1,0 +1,60 @@
+"""A follower fed from memory sees every batch once and in order, whatever was offered, lost or offered twice."""
+
+import asyncio
+import os
+from collections.abc import Sequence
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eventstore.events import encode_records
+from eventstore.follower import OFFERED_MAX, Follower
+from eventstore.log import EMPTY_HEAD, ZERO_TIP, Batch
+from eventstore.memory_log import MemoryLog
+
+BATCHES = 40
+
+
+class Seen:
+    def __init__(self) -> None:
+        self.seqs: list[int] = []
+
+    async def apply(self, partition: int, batches: Sequence[Batch]) -> None:
+        self.seqs += [batch.seq for batch in batches]
+
+    async def reset(self) -> None:
+        self.seqs.clear()
+
+
+def chain(count: int) -> list[Batch]:
+    batches, prev = [], ZERO_TIP
+    for seq in range(1, count + 1):
+        batches.append(Batch(0, seq, prev, os.urandom(16), encode_records([], {}, received_ms=1), b""))
+        prev = batches[-1].tip
+    return batches
+
+
+@given(offers=st.lists(st.integers(1, BATCHES), max_size=80), rounds=st.integers(1, 4))
+async def test_every_batch_once_and_in_order(offers: list[int], rounds: int) -> None:
+    log, seen, batches = MemoryLog(1), Seen(), chain(BATCHES)
+    follower = Follower(log, seen, {0: EMPTY_HEAD})
+    running = asyncio.ensure_future(follower.run())
+    step = BATCHES // rounds
+    for start in range(0, BATCHES, step):
+        part = batches[start : start + step]
+        await log.append(part)
+        durable = part[-1].seq
+        for seq in offers:
+            if seq <= durable:  # only what is in the log is ever offered
+                follower.offer(batches[seq - 1])
+        await follower.wait_until(0, durable)
+    assert seen.seqs == list(range(1, BATCHES + 1))
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_offers_that_nobody_follows_do_not_pile_up() -> None:
+    follower = Follower(MemoryLog(1), Seen(), {0: EMPTY_HEAD})
+    for batch in chain(OFFERED_MAX * 2 + 1):
+        follower.offer(batch)
+    assert len(follower._offered[0]) <= OFFERED_MAX

@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint bench lock clean
+.PHONY: demo test lint bench bench-framers fuzz lock clean
 
 demo: $(INSTALLED)
 	$(BIN)/tillgate demo
@@ -32,6 +32,14 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install -qq --require-hashes --requirement requirements.lock
 	@$(BIN)/python -m pip install -qq --no-deps --no-build-isolation --editable .
 	@touch $@
+
+bench-framers: $(INSTALLED)
+	$(BIN)/python tests/bench_framers.py
+
+# How long, in seconds: make fuzz FUZZ_S=600. Guided by coverage where atheris is installed (extra `fuzz`).
+FUZZ_S ?= 60
+fuzz: $(INSTALLED)
+	FUZZ_S=$(FUZZ_S) $(BIN)/python tests/fuzz_framers.py
 
 # Pins the newest releases that pyproject.toml allows, with the hashes of all their files, for every platform.
 lock:

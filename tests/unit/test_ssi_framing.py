@@ -3,7 +3,7 @@
 import pytest
 from scanner_wire import QR, ssi, ssi_scan, ssi_segments
 
-from devices.framing import RESENT_MS, FaultReason, Found, Frame, FrameFault, Reply, Signal
+from devices.framing import FRAME_BYTES_MAX, RESENT_MS, FaultReason, Found, Frame, FrameFault, Reply, Signal
 from devices.framing.ssi import (
     ACK,
     BEEP,
@@ -220,6 +220,17 @@ def test_a_long_code_whose_rest_never_comes_is_told() -> None:
     assert framer.due_ms() == RESENT_MS
     assert framer.idle(RESENT_MS) == [FrameFault(FaultReason.CUT_OFF, 250)]
     assert framer.feed(VCH_1, 9000) == [Frame(b"VCH-1", "]Q1")]
+
+
+def test_an_endless_code_is_acked_to_its_end_kept_nowhere_and_denied() -> None:
+    framer = SsiFramer()
+    piece, last = ssi(0xF3, b"\x1c" + b"A" * 250, flags=2), ssi(0xF3, b"\x1cEND")
+    for _ in range(1000):
+        assert framer.feed(piece, 0) == [Reply(ACK)]
+        assert framer._parts is not None
+        assert len(framer._parts.octets) <= FRAME_BYTES_MAX
+    assert framer.feed(last, 0) == [Reply(DENIED), FrameFault(FaultReason.TOO_LONG, 250_003)]
+    assert framer.feed(VCH_1, 10) == [Frame(b"VCH-1", "]Q1")]
 
 
 # --- commands ---------------------------------------------------------------------------------------------------------

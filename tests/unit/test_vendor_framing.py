@@ -78,6 +78,12 @@ def test_once_settled_or_configured_another_lrc_is_a_fault(over: LrcOver, wire: 
     assert settled.feed(bytes.fromhex(wire), 2000) == [Frame(b"123")], "the question is open again"
 
 
+def test_each_damaged_packet_is_told_when_a_sound_one_stands_between() -> None:
+    damaged, fault = newland(b"123")[:-1] + b"?", FrameFault(FaultReason.CHECKSUM, 9)
+    found = NewlandFramer("len").feed(damaged + newland(b"456") + damaged, 0)
+    assert found == [fault, Frame(b"456"), fault]
+
+
 @pytest.mark.parametrize("start", (b"", b"\x02\0"))
 @pytest.mark.parametrize("typed", (False, True))
 @pytest.mark.parametrize("symbology", (b"", b"\x03"))

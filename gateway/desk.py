@@ -38,7 +38,7 @@ from gateway.campaign import FOREIGN, SIGNED, TYPED, Campaign, Made, decide_reve
 from gateway.claims import ValkeyArbiter
 from gateway.codes import Hashed, Refused, classify_for_import
 from gateway.control import Control
-from gateway.directory import Directory, Rejected, Terminal
+from gateway.directory import Directory, Rejected
 from gateway.identity import Spot, claim_id_of, fault_of, fault_of_reversal, partition_of, void_claim_id
 from gateway.lane import Asked, Lane
 from gateway.ledger import Found, Ledger
@@ -64,15 +64,6 @@ class VoucherState(msgspec.Struct, frozen=True):
 
     holder: Entry | None
     settled: list[Entry]
-
-
-class Previewed(msgspec.Struct, frozen=True):
-    """What a redemption would be told now."""
-
-    verdict: Verdict
-    spot: Spot | None = None
-    entry: bytes | None = None
-    note: str | None = None
 
 
 class Desk:
@@ -205,33 +196,14 @@ class Desk:
                 return Refused(Verdict.NOT_ISSUED, "its serial was never issued")
         return named
 
-    async def preview(self, terminal: Terminal, code: str) -> Previewed:
-        """What a redemption of this code at this terminal would be told now; changes nothing."""
-        named = await self.identify(code)
-        if named is None:
-            return Previewed(Verdict.UNRESOLVED)
-        if isinstance(named, Refused):
-            if named.verdict is not Verdict.UNREADABLE:
-                self._redeemer.count_guess(terminal)
-            if self._now_ms() < terminal.locked_until_ms:
-                return Previewed(Verdict.TERMINAL_LOCKED)
-            note = named.why if named.verdict is Verdict.UNREADABLE else None
-            return Previewed(named.verdict, note=note)
-        verdict = self._redeemer.judge(terminal, named)
-        state = await self._value(named.campaign, named.serial)
-        if state[:1] in (b"R", b"V"):
-            held = Verdict.ALREADY_REDEEMED if state[:1] == b"R" else Verdict.VOIDED
-            if verdict is Verdict.ACCEPTED or held < verdict:
-                return Previewed(held, named, state[:32])
-        return Previewed(verdict, named)
-
     async def voucher(self, campaign: int, serial: int) -> VoucherState:
         """Holder and settled ids of one voucher. Raises ArbiterLost, ArbiterRefused."""
-        rows = entries(await self._value(campaign, serial))
+        rows = entries(await self.value(campaign, serial))
         held = [entry for entry in rows if entry.kind in (REDEEMED, VOIDED)]
         return VoucherState(held[0] if held else None, rows[len(held) :])
 
-    async def _value(self, campaign: int, serial: int) -> bytes:
+    async def value(self, campaign: int, serial: int) -> bytes:
+        """A voucher's entries as Valkey holds them. Raises ArbiterLost, ArbiterRefused."""
         partition = partition_of(campaign, serial, len(self._lanes))
         wanted = [(voucher_key(partition, campaign, serial), voucher_field(serial))]
         _, values = await self._arbiter.lookup(partition, wanted)

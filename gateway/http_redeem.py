@@ -26,6 +26,7 @@ from gateway.ledger import Found
 from gateway.messages import Answer, Position, Redeem, RedemptionRequest, ReversalRequest, Reverse, Verdict
 from gateway.metrics import Metrics
 from gateway.pipe import ArbiterLost, ArbiterRefused
+from gateway.preview import preview
 from gateway.roles import ROLES, Action, Principal, may
 
 _ACCEPTED, _REPEATED, _REVERSED = int(Verdict.ACCEPTED), int(Verdict.REPEATED), int(Verdict.REVERSED)
@@ -159,7 +160,8 @@ class Redemptions:
         terminal = self._till_for(request, body.terminal, Action.PREVIEW)
         scan = scan_of(body)
         redemption_id = scan.redemption_id.hex()
-        told = await self._core.desk.preview(terminal, scan.code)
+        core = self._core
+        told = await preview(core.desk, core.redeemer, terminal, scan.code, now_ms=wall_ms())
         if told.verdict is Verdict.UNRESOLVED:
             return _response(request, answers.unresolved(redemption_id))
         directory = self._core.control.directory

@@ -14,6 +14,7 @@ from gateway.codes import typed_code
 from gateway.directory import Rejected
 from gateway.guesses import GUESSES_MAX
 from gateway.messages import Redeem, Reverse, Verdict
+from gateway.preview import Previewed, preview
 from gateway.recovery import Branch, Recovered, rebuild
 
 pytestmark = pytest.mark.parametrize("partitions", (1, 3))
@@ -262,12 +263,16 @@ async def test_a_purged_campaign_is_forgotten_by_valkey_and_by_a_rebuild(w: Worl
     assert await w.verdict(2, w.scan(kept[0])) is Verdict.ALREADY_REDEEMED
 
 
+async def previewing(w: World, code: str) -> Previewed:
+    return await preview(w.core.desk, w.core.redeemer, w.directory.terminals[1], code, now_ms=wall_ms())
+
+
 async def test_guessing_by_preview_locks_the_terminal_as_well(w: World) -> None:
     for n in range(GUESSES_MAX):
-        previewed = await w.core.desk.preview(w.directory.terminals[1], f"guess {n}")
+        previewed = await previewing(w, f"guess {n}")
         assert previewed.verdict is Verdict.UNKNOWN_CODE
     await until(lambda: w.directory.terminals[1].locked_until_ms > wall_ms())
-    assert (await w.core.desk.preview(w.directory.terminals[1], "guess")).verdict is Verdict.TERMINAL_LOCKED
+    assert (await previewing(w, "guess")).verdict is Verdict.TERMINAL_LOCKED
 
 
 async def test_a_lookup_right_after_the_answer_finds_it(w: World) -> None:

@@ -195,10 +195,14 @@ class ValkeyArbiter:
     async def check(self, partition: int) -> None:
         """Connect if needed; raises ArbiterUnfit naming the setting that would lose or forget redemptions."""
         await self._open(partition)
-        policy = await self._call(partition, "CONFIG", "GET", "maxmemory-policy")
-        named = _mapping(policy)[b"maxmemory-policy"]
-        if named != b"noeviction":
-            raise ArbiterUnfit(f"maxmemory-policy is {named.decode()}: set it to noeviction")
+        wanted = ("maxmemory-policy", "appendonly", "aof-load-truncated")
+        settings = _mapping(await self._call(partition, "CONFIG", "GET", *wanted))
+        policy = settings[b"maxmemory-policy"]
+        if policy != b"noeviction":
+            raise ArbiterUnfit(f"maxmemory-policy is {policy.decode()}: set it to noeviction")
+        if (settings.get(b"appendonly"), settings.get(b"aof-load-truncated")) == (b"yes", b"yes"):
+            text = "after a power failure it could apply a part of a claim: set it to no"
+            raise ArbiterUnfit(f"aof-load-truncated is yes: {text}")
         role = await self._call(partition, "ROLE")
         if role[0] != b"master":
             raise ArbiterUnfit(f"role is {role[0].decode()}: connect to the primary")

@@ -47,6 +47,7 @@ from gateway.valkey_server import (
     log_tail,
     packaged_server,
     reserved_port,
+    set_torn_file_aside,
     spawn,
     write_secret,
 )
@@ -164,6 +165,18 @@ class EmbeddedValkey:
         """One server, proven ours, loaded and answering; or none, and an exception."""
         if self.pid is not None:
             raise EmbeddedFailed(f"the former server (pid {self.pid}) cannot be ended, so none takes its place")
+        try:
+            await self._bring_up_once()
+        except EmbeddedFailed:
+            if (aside := set_torn_file_aside(self._home)) is None:
+                raise
+            self._report(
+                "the private Valkey's append-only file ends in the middle of a write, as after a power failure: it is "
+                f"kept as {aside}, and the vouchers are rebuilt from the event log"
+            )
+            await self._bring_up_once()
+
+    async def _bring_up_once(self) -> None:
         self._server = await self._orphan() or await self._spawn()
         try:
             await self._wait_until_ready(self._server)

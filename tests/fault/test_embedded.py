@@ -169,6 +169,30 @@ async def test_a_server_that_cannot_start_says_why(embedded: EmbeddedValkey, dir
     await embedded.start()  # nothing of the failed attempt stands in the way
 
 
+async def test_a_file_torn_inside_a_claim_is_set_aside_and_no_half_of_it_ever_comes_back(
+    embedded: EmbeddedValkey, directory: Path, reports: list[str]
+) -> None:
+    async def write(head: int) -> None:
+        async with connected(await embedded.start()) as client, client.pipeline(transaction=True) as claim:
+            claim.set("head", head)
+            claim.hset("vouchers", f"a{head}", "redeemed")
+            claim.hset("vouchers", f"b{head}", "redeemed")
+            await claim.execute()
+        await embedded.stop()
+
+    await write(1)
+    await write(2)
+    (file,) = (directory / "valkey" / "appendonlydir").glob("*.incr.aof")
+    content = file.read_bytes()
+    file.write_bytes(content[: content.rindex(b"HSET") + 2])
+    await write(3)
+    assert "appendonlydir.torn" in reports[0]
+    assert (directory / "valkey" / "appendonlydir.torn" / file.name).exists()
+    async with connected(await embedded.start()) as client:  # with `aof-load-truncated yes`, a2 comes back without b2
+        assert set(await client.hkeys("vouchers")) == {b"a3", b"b3"}
+    assert len(reports) == 1
+
+
 async def test_stop_during_the_restart_leaves_no_process(embedded: EmbeddedValkey, reports: list[str]) -> None:
     await embedded.start()
     os.kill(pid_of(embedded), signal.SIGKILL)

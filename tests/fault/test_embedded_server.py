@@ -45,7 +45,7 @@ async def test_it_runs_as_configured(embedded: EmbeddedValkey, directory: Path) 
         "maxmemory-policy": "noeviction",
         "appendonly": "yes",
         "appendfsync": "everysec",
-        "aof-load-truncated": "yes",
+        "aof-load-truncated": "no",
         "save": "",
         "port": "0",
         "protected-mode": "yes",

@@ -29,7 +29,7 @@ from gateway.directory import Terminal
 from gateway.guesses import Guesses
 from gateway.identity import NO_BODY, SCANNED_MS_END, Spot, claim_id_of, fault_of, pack_claim, partition_of
 from gateway.ids import RecentIds
-from gateway.lane import Asked, Lane
+from gateway.lane import Asked, Lane, LaneState
 from gateway.messages import ID_BYTES, Redeem, Verdict
 from gateway.pipe import ArbiterLost, ArbiterRefused
 from gateway.standings import Kept, Standings
@@ -324,9 +324,11 @@ class Redeemer:
                 wanted.setdefault(home, []).append((index, code))
         for partition, hashed in wanted.items():
             keys = [(registry_key(partition, code.keyed_hash), code.keyed_hash) for _, code in hashed]
-            durable_seq = self._lanes[partition].durable_seq
+            lane = self._lanes[partition]
+            admitting, durable_seq = lane.state is LaneState.ADMITTING, lane.durable_seq
             head, values = await self._arbiter.lookup(partition, keys)
-            nowhere = _Nowhere(partition) if head.seq >= durable_seq else None
+            # A lane that recovers does not know yet what Valkey ought to hold, so absence means nothing.
+            nowhere = _Nowhere(partition) if admitting and head.seq >= durable_seq else None
             for (index, code), value in zip(hashed, values, strict=True):
                 found[index] = nowhere if value is None else _registered(value, code)
         return found

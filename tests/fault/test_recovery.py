@@ -13,7 +13,10 @@ from eventstore.log import Head
 from eventstore.sqlite_log import SqliteLog
 from eventstore.vouchers import apply_batch, empty_state
 from gateway.claims import Claimed, ValkeyArbiter, keyed_of
+from gateway.codes import typed_code
 from gateway.core import LOG_FILE, open_core
+from gateway.directory import Rejected
+from gateway.guesses import GUESSES_MAX
 from gateway.lane import LaneState
 from gateway.messages import Verdict
 from gateway.recovery import Branch, PartitionHalted, Recovered
@@ -119,6 +122,41 @@ async def test_an_unfit_valkey_is_refused_and_taken_once_it_is_mended(
             client.execute_command(*mend["CONFIG"])
             client.execute_command(*mend["REPLICAOF"])
             await core.close()
+
+
+async def test_a_valkey_that_would_load_a_part_of_a_claim_is_refused(tmp_path: Path, valkey_endpoint: str) -> None:
+    SqliteLog.create(tmp_path / LOG_FILE, 1, "test", wall_ms())
+    with redis.Redis.from_url(valkey_endpoint) as client:
+        client.config_set("appendonly", "yes")
+        core = await open_core(tmp_path, KEYS, connect=lambda: connector(valkey_endpoint), observer=Seen())
+        try:
+            await until(lambda: any("aof-load-truncated is yes" in trouble for trouble in core.troubles()))
+            client.config_set("aof-load-truncated", "no")
+            await until(lambda: not core.troubles())
+        finally:
+            client.config_set("appendonly", "no")
+            client.config_set("aof-load-truncated", "yes")
+            await core.close()
+
+
+async def test_codes_that_an_unrecovered_valkey_lacks_count_as_no_guesses(tmp_path: Path, valkey_endpoint: str) -> None:
+    code = typed_code(123_456_789_012_345)
+    async with world(tmp_path, valkey_endpoint) as w:
+        imported = await w.core.desk.import_codes("test", "cake", [code], "r1")
+        assert not isinstance(imported, Rejected)
+    with redis.Redis.from_url(valkey_endpoint) as client:
+        client.flushall()
+        client.set("{0}head", b"t" * 16 + b"999")  # so that it stays as it is: halted
+    core = await open_core(tmp_path, KEYS, connect=lambda: connector(valkey_endpoint), observer=Seen())
+    w = World(core, Seen())
+    try:
+        await until(lambda: core.lanes[0].state is LaneState.HALTED and core.control.is_confirmed())
+        for _ in range(GUESSES_MAX + 1):
+            assert await w.verdict(1, w.scan(code)) is Verdict.UNRESOLVED
+        await core.redeemer.close()
+        assert w.directory.terminals[1].locked_until_ms == 0
+    finally:
+        await core.close()
 
 
 async def test_a_paused_valkey_answers_nobody_and_is_taken_again(tmp_path: Path, valkey_endpoint: str) -> None:

@@ -7,7 +7,7 @@ import pytest
 from log_batches import chain, head_of
 
 from eventstore import sqlite_log
-from eventstore.log import CONTROL
+from eventstore.log import CONTROL, EMPTY_HEAD
 from eventstore.sqlite_log import SqliteLog
 
 

@@ -1,4 +1,4 @@
-"""What every run starts from: one merchant, two stores, tills, two campaigns with issued codes. Always the same bytes."""
+"""What every run starts from: one merchant, two stores, tills, two campaigns with issued codes; always the same."""
 
 from functools import cache
 

@@ -4,15 +4,14 @@ import random
 from collections.abc import Callable
 from typing import Protocol
 
-from sim.deployment import ISSUED
 from sim.gateways import Gateway, Surroundings
-from sim.loop import SimLoop
+from sim.loop import Owner, SimLoop
 from sim.models import LogStore, Note, Pace, ValkeyHost
+from sim.operator_desk import Operator
 from sim.terminals import Terminal
 from sim.valkey_model import ModelValkey
 
-assert ISSUED
-SLOWNESS = 60  # times slower, while something is slow
+SLOWNESS = 20  # times slower, while something is slow
 
 
 class Victim(Protocol):
@@ -27,8 +26,10 @@ class Victim(Protocol):
     around: list[Surroundings]
     gateways: list[Gateway]
     terminals: list[Terminal]
+    operator: Operator
     calm: bool
     may_halt: bool
+    focus: str
 
     def move_to(self, gateway: int, host: ValkeyHost) -> None: ...
 
@@ -38,7 +39,9 @@ class Faults:
 
     def __init__(self, world: Victim, backup: bool) -> None:
         self._world, self._choose = world, world.choose
-        gateway: tuple[Callable[[], None], ...] = (self._kill, self._kill, self._stop, self._step_clock)
+        gateway: tuple[Callable[[], None], ...] = (
+            *(self._kill, self._kill, self._stop, self._step_clock, self._pause_behind_its_back),
+        )
         link: tuple[Callable[[], None], ...] = (self._cut, self._cut_all, self._black_hole, self._till_crash)
         valkey: tuple[Callable[[], None], ...] = (
             *(self._lose_tail, self._lose_tail, self._lose_tail, self._wipe, self._split, self._flush),
@@ -50,13 +53,33 @@ class Faults:
         self._allowed = self._choose.sample(kinds, self._choose.randint(2, len(kinds)))
         if backup:
             self._allowed += [self._kill, self._restore_backup]
+        elif world.focus == "pause":
+            self._allowed = [*self._allowed[:2], *[self._pause_behind_its_back] * 3]
+        elif world.focus.startswith("load"):
+            self._allowed = [*self._allowed[:2], self._wipe, self._flush, self._flush]
         self._backup: dict[int, int] = {}
 
     def strike(self) -> None:
         """One fault, now."""
         fault = self._choose.choice(self._allowed)
-        self._world.note("fault", fault.__name__)
+        self._world.note("fault", fault.__name__, None)
         fault()
+
+    def ambush(self, owner: Owner) -> None:
+        """Something happens at the worst moment to whoever just did something."""
+        kind = self._choose.choice(("stop", "stop", "kill", "cut", "crash", "lose"))
+        self._world.note("ambush", (kind, owner.name), None)
+        mine = next((gateway for gateway in self._world.gateways if gateway.owner is owner), None)
+        if kind == "stop" and mine is not None:
+            self._stop_for(mine, 0.3 + self._some_s(4.0))
+        elif kind == "kill" and mine is not None:
+            mine.end("killed")
+        elif kind == "cut":
+            for line in self._world.host.lines:
+                if line.owner is owner:
+                    line.cut(self._choose.randint(0, line.under_way))
+        elif kind in ("crash", "lose"):
+            self._crash(1 if kind == "lose" and self._lose_tail in self._allowed else 0)
 
     def _later(self, seconds: float, mend: Callable[..., None], *args: object) -> None:
         loop = self._world.loop
@@ -72,10 +95,17 @@ class Faults:
         self._choose.choice(self._world.gateways).end("killed")
 
     def _stop(self) -> None:
-        gateway = self._choose.choice(self._world.gateways)
+        self._stop_for(self._choose.choice(self._world.gateways), self._some_s(8.0))
+
+    def _stop_for(self, gateway: Gateway, seconds: float) -> None:
         if gateway.is_alive:
             gateway.owner.stop()
-            self._later(self._some_s(8.0), self._world.loop.resume, gateway.owner)
+            self._later(seconds, self._world.loop.resume, gateway.owner)
+
+    def _pause_behind_its_back(self) -> None:
+        """A gateway stands still while the operator pauses a campaign, and wakes up long after."""
+        self._stop_for(self._choose.choice(self._world.gateways), 1.2 + self._some_s(6.0))
+        self._world.operator.pause_now()
 
     def _step_clock(self) -> None:
         self._choose.choice(self._world.around).skew_ms = self._choose.choice((-5000, -300, 0, 300, 60_000))
@@ -88,19 +118,18 @@ class Faults:
     # --- the way to Valkey ---
 
     def _cut(self) -> None:
-        host = self._world.host
-        alive = [connection for connection in host.connections if not connection.broken]
+        alive = [line for line in self._world.host.lines if not line.broken]
         if alive:
-            connection = self._choose.choice(alive)
-            host.cut(connection, self._choose.randint(0, connection.under_way))
+            line = self._choose.choice(alive)
+            line.cut(self._choose.randint(0, line.under_way))
 
     def _cut_all(self) -> None:
-        for connection in list(self._world.host.connections):
-            self._world.host.cut(connection, self._choose.randint(0, connection.under_way))
+        for line in self._world.host.lines:
+            line.cut(self._choose.randint(0, line.under_way))
 
     def _black_hole(self) -> None:
-        if self._world.host.connections:
-            self._choose.choice(self._world.host.connections).black = True
+        if self._world.host.lines:
+            self._choose.choice(self._world.host.lines).black = True
 
     # --- Valkey ---
 
@@ -206,6 +235,6 @@ class Faults:
         self._mend(world.host.server)
         world.host.start()
         world.host.resume()
-        for connection in world.host.connections:
-            if connection.black:
-                world.host.cut(connection, 0)
+        for line in world.host.lines:
+            if line.black:
+                line.cut(0)

@@ -6,6 +6,9 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import msgspec
+from sim.deployment import BASE_MS, KEYS
+from sim.loop import Owner, SimLoop
+from sim.models import LogStore, ModelConnection, ModelIndex, ModelLog, Note, Pace
 
 from eventstore.events import IdReused
 from eventstore.follower import Follower
@@ -19,9 +22,6 @@ from gateway.ledger import Ledger, recent_ids
 from gateway.messages import Redeem, Reverse
 from gateway.recovery import PartitionHalted, Recovered
 from gateway.redeem import Redeemer
-from sim.deployment import BASE_MS, KEYS
-from sim.loop import Owner, SimLoop
-from sim.models import LogStore, ModelConnection, ModelIndex, ModelLog, Note, Pace
 
 BEAT_S, STALL_S_MAX = 0.25, 5.0  # as in gateway.core
 
@@ -76,7 +76,7 @@ class Gateway:
         index.on_reused = self._note_reused
         follower = Follower(self.log, index, index.checkpoint)
         self.lanes.extend(self._lane(number, arbiter, follower) for number in range(self.log.partitions))
-        ledger = Ledger(self.log, self.lanes, follower, index)
+        ledger = Ledger(self.log, follower, index)
         self.redeemer = Redeemer(
             ring=KeyRing(KEYS),
             control=self.control,
@@ -105,7 +105,7 @@ class Gateway:
 
     def _lane(self, number: int, arbiter: ValkeyArbiter, follower: Follower) -> Lane:
         def on_batch(batch: Batch, seconds: float) -> None:
-            follower.wake()
+            follower.offer(batch)
 
         return Lane(
             number,

@@ -41,7 +41,9 @@ class Call:
 
     __slots__ = ("args", "callback", "owner", "when_s")
 
-    def __init__(self, callback: Callable[..., object] | None, args: tuple[Any, ...], owner: Owner, when_s: float) -> None:
+    def __init__(
+        self, callback: Callable[..., object] | None, args: tuple[Any, ...], owner: Owner, when_s: float
+    ) -> None:
         self.callback, self.args, self.owner, self.when_s = callback, args, owner, when_s
 
     def cancel(self) -> None:
@@ -131,7 +133,7 @@ class SimLoop(asyncio.BaseEventLoop):
             return
         try:
             call.callback(*call.args)
-        except Exception as error:  # a process may end of anything; the world decides what that means
+        except Exception as error:  # noqa: BLE001 - a process may end of anything; the world decides what that means
             self._on_error(owner, error)
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:

@@ -14,11 +14,11 @@ from typing import Any
 import hiredis
 from redis.exceptions import ConnectionError as ConnectionLost
 from redis.exceptions import RedisError
+from sim.loop import Owner, SimLoop
+from sim.valkey_model import ModelValkey
 
 from eventstore.events import REDEEM, REVERSE, IdReused, iter_records
 from eventstore.log import CONTROL, EMPTY_HEAD, AppendRefused, Batch, Head, LogFailed, check_join
-from sim.loop import Owner, SimLoop
-from sim.valkey_model import ModelValkey
 
 SLOW_ONE_IN = 40
 SLOW_TIMES = 30
@@ -36,8 +36,8 @@ class Pace:
         return delay_s * SLOW_TIMES if self._random() * SLOW_ONE_IN < 1 else delay_s
 
 
-Note = Callable[[str, object], None]
-"""Told of every effective event: what kind, and particulars for the trace."""
+Note = Callable[[str, object, Owner | None], None]
+"""Told of every effective event: what kind, particulars for the trace, and whose doing it was (None: the caller's)."""
 
 
 class ValkeyHost:
@@ -46,37 +46,31 @@ class ValkeyHost:
     def __init__(self, loop: SimLoop, pace: Pace, server: ModelValkey, note: Note) -> None:
         self.loop, self.pace, self.server, self.note = loop, pace, server, note
         self.up, self.paused = True, False
-        self.connections: list[ModelConnection] = []
-        self._waiting: list[tuple[ModelConnection, list[bytes]]] = []
+        self.lines: list[Line] = []
+        self._waiting: list[tuple[Line, list[bytes]]] = []
 
-    def connector(self, owner: Owner) -> Callable[[], "ModelConnection"]:
-        return lambda: ModelConnection(self, owner)
-
-    def arrive(self, connection: "ModelConnection", args: list[bytes]) -> None:
+    def arrive(self, line: "Line", args: list[bytes]) -> None:
         if self.paused:
-            self._waiting.append((connection, args))
-        elif self.up and connection in self.connections:
-            connection.answer(self._execute(args))
+            self._waiting.append((line, args))
+        elif self.up and line in self.lines:
+            line.answer(self._execute(args, line.owner))
 
-    def _execute(self, args: list[bytes]) -> Any:
-        if args[0] == b"FCALL":
-            self.note("valkey", args[1])
+    def _execute(self, args: list[bytes], owner: Owner) -> Any:
         try:
-            return self.server.execute(args)
+            reply = self.server.execute(args)
         except RedisError as error:
-            return error
-
-    def cut(self, connection: "ModelConnection", arriving: int) -> None:
-        """Break a connection; the first `arriving` commands on their way still reach the server."""
-        connection.cut(arriving)
+            reply = error
+        if args[0] == b"FCALL":
+            self.note(args[1].decode().removeprefix("tillgate_"), (args[3].decode(), reply), owner)
+        return reply
 
     def crash(self, lost_writes: int) -> None:
         """The server dies with the newest of its writes; it is down until `start`."""
         self.up = self.paused = False
         self._waiting.clear()
-        for connection in self.connections:
-            connection.cut(0)
-        self.connections.clear()
+        for line in self.lines:
+            line.cut(0)
+        self.lines.clear()
         self.server.roll_back(max(0, self.server.writes - lost_writes))
 
     def start(self) -> None:
@@ -85,41 +79,33 @@ class ValkeyHost:
     def resume(self) -> None:
         self.paused = False
         waiting, self._waiting = self._waiting, []
-        for connection, args in waiting:
-            self.arrive(connection, args)
+        for line, args in waiting:
+            self.arrive(line, args)
 
 
-class ModelConnection:
-    """What gateway.pipe needs of the client library's connection."""
+class Line:
+    """One TCP connection: commands arrive in order, replies come back in order, until it is cut."""
 
-    def __init__(self, host: ValkeyHost, owner: Owner) -> None:
-        self._host, self.owner = host, owner
+    def __init__(self, host: ValkeyHost, owner: Owner, connection: "ModelConnection") -> None:
+        self._host, self.owner, self._connection = host, owner, connection
         self._parser = hiredis.Reader()
         self._arrives_s = self._replies_s = 0.0
-        self._under_way = 0  # commands sent that have not arrived
-        self._arriving: int | None = None  # how many of them still will, once it is cut
-        self._replies: deque[Any] = deque()
-        self._reader: asyncio.Future[None] | None = None
+        self._arriving: int | None = None  # how many of the commands under way still arrive, once it is cut
+        self.under_way = 0  # commands sent that have not arrived
         self.broken = False
         self.black = False  # nothing goes either way, and nobody is told
 
-    async def connect(self) -> None:
-        await asyncio.sleep(self._host.pace.delay_s())
-        if not self._host.up:
-            raise ConnectionLost("connection refused")
-        self._host.connections.append(self)
-
-    async def send_packed_command(self, command: list[bytes], check_health: bool) -> None:
+    def send(self, command: bytes) -> None:
         if self.broken:
-            raise ConnectionLost("broken pipe")
-        self._parser.feed(command[0])
+            return  # into a socket whose other end is gone: the reader will hear of it
         loop = self._host.loop
+        self._parser.feed(command)
         self._arrives_s = max(self._arrives_s, loop.now_s + self._host.pace.delay_s())
-        self._under_way += 1
+        self.under_way += 1
         loop.at(self._arrives_s, loop.world, self._arrive, self._parser.gets())
 
     def _arrive(self, args: list[bytes]) -> None:
-        self._under_way -= 1
+        self.under_way -= 1
         if self.black:
             return
         if self._arriving is not None:
@@ -137,35 +123,65 @@ class ModelConnection:
 
     def _deliver(self, reply: Any) -> None:
         if not (self.broken or self.black):
-            self._replies.append(reply)
-            self._wake()
+            self._connection.take(self, reply)
 
-    def _wake(self) -> None:
-        if self._reader is not None and not self._reader.done():
-            self._reader.set_result(None)
+    def cut(self, arriving: int) -> None:
+        """Break it; the first `arriving` commands on their way still reach the server."""
+        if not self.broken:
+            self.broken, self._arriving = True, arriving
+            loop = self._host.loop
+            loop.at(loop.now_s, self.owner, self._connection.take, self, ConnectionLost("connection reset"))
+
+
+class ModelConnection:
+    """What gateway.pipe uses of the client library's connection, and its habit of connecting anew by itself."""
+
+    def __init__(self, host: Callable[[], ValkeyHost], owner: Owner) -> None:
+        self._host, self._owner = host, owner
+        self._line: Line | None = None
+        self._replies: deque[Any] = deque()
+        self._reader: asyncio.Future[None] | None = None
+        self.socket_timeout: float | None = None
+
+    @property
+    def is_connected(self) -> bool:
+        return self._line is not None
+
+    async def connect(self) -> None:
+        host = self._host()
+        await asyncio.sleep(host.pace.delay_s())
+        if not host.up or host is not self._host():
+            raise ConnectionLost("connection refused")
+        self._line = Line(host, self._owner, self)
+        host.lines.append(self._line)
+
+    async def send_packed_command(self, command: list[bytes], check_health: bool) -> None:
+        if self._line is None:
+            await self.connect()
+        assert self._line is not None
+        self._line.send(command[0])
+
+    def take(self, line: Line, reply: Any) -> None:
+        if line is self._line:
+            self._replies.append(reply)
+            if self._reader is not None and not self._reader.done():
+                self._reader.set_result(None)
 
     async def read_response(self, disable_decoding: bool) -> Any:
         while not self._replies:
-            if self.broken:
-                raise ConnectionLost("connection reset")
             self._reader = asyncio.get_running_loop().create_future()
             await self._reader
         reply = self._replies.popleft()
+        if isinstance(reply, ConnectionLost):
+            self._line = None
         if isinstance(reply, RedisError):
             raise reply
         return reply
 
-    def cut(self, arriving: int) -> None:
-        if not self.broken:
-            self.broken, self._arriving = True, arriving
-            self._host.loop.at(self._host.loop.now_s, self.owner, self._wake)
-
-    @property
-    def under_way(self) -> int:
-        return self._under_way
-
     async def disconnect(self, nowait: bool) -> None:
-        self.cut(self._under_way)
+        line, self._line = self._line, None
+        if line is not None:
+            line.cut(line.under_way)
 
 
 class LogStore:
@@ -193,7 +209,9 @@ class LogStore:
 class ModelLog:
     """One gateway's way to the shared log."""
 
-    def __init__(self, loop: SimLoop, pace: Pace, store: LogStore, owner: Owner, choose: random.Random, note: Note) -> None:
+    def __init__(
+        self, loop: SimLoop, pace: Pace, store: LogStore, owner: Owner, choose: random.Random, note: Note
+    ) -> None:
         self._loop, self._pace, self._store, self._owner, self._note = loop, pace, store, owner, note
         self._random = choose.random
         self._lands_s: dict[int, float] = {}
@@ -250,7 +268,7 @@ class ModelLog:
                 self._store.append(batches)
             except AppendRefused as refused:
                 outcome = refused
-            self._note("append", (self._owner.name, batches[-1].partition, batches[-1].seq, outcome))
+            self._note("append", (batches[-1].partition, batches[-1].seq, outcome), self._owner)
         if self.failed:
             outcome, self.fails_next = LogFailed("input/output error"), None
         if answered is not None:

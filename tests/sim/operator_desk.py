@@ -5,16 +5,16 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 import msgspec
+from sim.deployment import CAMPAIGNS, ISSUED, TYPED_CODES
+from sim.gateways import Gateway
+from sim.loop import SimLoop
+from sim.models import Note
 
 from eventstore.events import CampaignClosed, CampaignPaused, CampaignResumed
 from eventstore.log import LogFailed
 from gateway.control import ControlBusy
 from gateway.directory import Rejected
 from gateway.messages import Verdict
-from sim.deployment import CAMPAIGNS, ISSUED, TYPED_CODES
-from sim.gateways import Gateway
-from sim.loop import SimLoop
-from sim.models import Note
 
 PATIENCE_S = 3.0
 LATE_SERIALS = 4  # issued during a run, after ISSUED
@@ -37,8 +37,7 @@ class Office(Protocol):
     loop: SimLoop
     choose: random.Random
     note: Note
-
-    def some_gateway(self) -> Gateway | None: ...
+    gateways: list[Gateway]
 
 
 class Operator:
@@ -59,7 +58,7 @@ class Operator:
     def act(self) -> None:
         """Begin something, if nothing is under way."""
         if self.is_busy:
-            return
+            return None
         choose, now_s = self._office.choose, self._office.loop.now_s
         what = choose.choice(("pause", "pause", "resume", "resume", "import", "issue", "void", "close"))
         campaign = choose.randint(1, 2)
@@ -79,6 +78,14 @@ class Operator:
             campaign = 2
         return self._begin(Deed(what, campaign, now_s))
 
+    def pause_now(self) -> None:
+        """Pause a campaign if that is possible now."""
+        running = sorted({1, 2} - self._paused)
+        if running and not self.is_busy:
+            campaign = self._office.choose.choice(running)
+            self._paused.add(campaign)
+            self._begin(Deed("pause", campaign, self._office.loop.now_s))
+
     def _may_close(self) -> bool:
         return all(deed.what != "close" for deed in self.deeds)
 
@@ -86,19 +93,14 @@ class Operator:
         self.deeds.append(deed)
         self._try(deed)
 
-    def resume_all(self) -> None:
-        """Leave no campaign paused."""
-        for campaign in sorted(self._paused):
-            self._paused.discard(campaign)
-            return self._begin(Deed("resume", campaign, self._office.loop.now_s))
-
     def _try(self, deed: Deed) -> None:
         loop = self._office.loop
         if deed.done_s is not None:
             return
         self._attempt += 1
-        gateway = self._office.some_gateway()
-        if gateway is not None:
+        working = [gateway for gateway in self._office.gateways if not gateway.owner.held]
+        if working:
+            gateway = self._office.choose.choice(working)
             loop.at(loop.now_s, gateway.owner, self._start, gateway, deed)
         loop.at(loop.now_s + PATIENCE_S, loop.world, self._try, deed)
 
@@ -121,7 +123,7 @@ class Operator:
             done = all(one.verdict is not Verdict.UNRESOLVED for one in outcome)
         if outcome is not Verdict.UNRESOLVED and done and deed.done_s is None:
             deed.done_s = self._office.loop.now_s
-            self._office.note("operator", (deed.what, deed.campaign))
+            self._office.note("operator", (deed.what, deed.campaign), None)
 
     def _work(self, gateway: Gateway, deed: Deed) -> Awaitable[Any]:
         slug, desk, request_id = CAMPAIGNS[deed.campaign], gateway.desk, f"deed-{self.deeds.index(deed)}"

@@ -5,16 +5,17 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
-
-from gateway.lane import Asked
-from gateway.messages import Redeem, Reverse
 from sim.deployment import BASE_MS, ISSUED, TYPED_CODES, signed_code
 from sim.gateways import Gateway
 from sim.loop import SimLoop
 from sim.models import Note, Pace
 
+from gateway.lane import Asked
+from gateway.messages import Redeem, Reverse
+
 UNRESOLVED = 255
 SCANS_MAX = 4  # in one message
+OPEN_MAX = 8  # unanswered requests at which the cashier stops scanning
 
 
 class Wish(msgspec.Struct, eq=False):
@@ -51,6 +52,8 @@ class Shop(Protocol):
     note: Note
     lost_share: float
     doubled_share: float
+    typed_share: float
+    misuse_share: float
     history: list[Told]
     sold: int
 
@@ -72,17 +75,17 @@ class Terminal:
 
     def act(self) -> None:
         """One thing a till may do next."""
-        if self._is_down:
+        if self._is_down or len(self.open) > OPEN_MAX:
             return
         chance = self._shop.choose.random()
-        if chance < 0.62 or not self.journal:
+        if chance < 0.6 or not self.journal:
             self._scan()
-        elif chance < 0.80:
-            self._reverse()
-        elif chance < 0.96:
-            self._send([self._earlier()])
-        else:
+        elif chance < 0.6 + self._shop.misuse_share:
             self._misuse_an_id()
+        elif chance < 0.85:
+            self._reverse()
+        else:
+            self._send([self._earlier()])
 
     def _scan(self) -> None:
         count = 1 if self._shop.choose.random() < 0.6 else self._shop.choose.randint(2, SCANS_MAX)
@@ -96,9 +99,9 @@ class Terminal:
         choose, shop = self._shop.choose, self._shop
         shop.sold += 1
         chance = choose.random()
-        if chance < 0.05:
+        if chance < shop.typed_share:
             return choose.choice(TYPED_CODES), None
-        if chance < 0.07:
+        if chance < shop.typed_share + 0.02:
             serial = ISSUED + choose.randint(1, 4)
             return signed_code(1, serial), (1, serial)
         serial = 1 + shop.sold // 12 * 2 % 512 + choose.randrange(3) + 64 * choose.choice((0, 1, 5))
@@ -174,7 +177,7 @@ class Terminal:
         shop = self._shop
         if not gateway.is_up:
             return
-        shop.note("ask", (self.number, gateway.owner.name, [wish.body for wish in wishes]))
+        shop.note("ask", (self.number, gateway.owner.name, [wish.body for wish in wishes]), None)
 
         def done(asked: Asked) -> None:
             if shop.choose.random() >= shop.lost_share:
@@ -191,7 +194,7 @@ class Terminal:
         if life != self._life:
             return
         shop = self._shop
-        shop.note("answer", (self.number, by, bytes(asked.codes), asked.places))
+        shop.note("answer", (self.number, by, bytes(asked.codes), asked.places), None)
         for first, partition, seq, index, count in asked.places:
             for number in range(first, first + count):
                 verdict, wish = asked.codes[number], wishes[number]

@@ -58,6 +58,7 @@ class ModelValkey:
             b"tillgate_restore_1": self._restore,
             b"tillgate_lookup_1": self._lookup,
             b"tillgate_load_begin_1": self._load_begin,
+            b"tillgate_load_wipe_1": self._load_wipe,
             b"tillgate_load_1": self._load,
             b"tillgate_load_finish_1": self._load_finish,
         }
@@ -158,8 +159,7 @@ class ModelValkey:
 
     def _forget(self, key: bytes) -> bool:
         self._drop(self.newest, key)
-        tables = (self.strings, self.hashes, self.streams)
-        return any([self._drop(table, key) for table in tables])
+        return sum(self._drop(table, key) for table in (self.strings, self.hashes, self.streams)) > 0
 
     def _hgetall(self, args: list[bytes]) -> list[bytes]:
         return [part for pair in self.hashes.get(args[0], {}).items() for part in pair]
@@ -223,12 +223,26 @@ class ModelValkey:
         return [self.strings.get(keys[0]), *found]
 
     def _load_begin(self, keys: list[bytes], args: list[bytes]) -> int:
-        self._put(self.strings, keys[1], args[0])
+        self._put(self.strings, keys[1], args[0] + b"0")
         self._drop(self.strings, keys[0])
         return 1
 
+    def _may_go_on(self, key: bytes, token: bytes) -> bool:
+        held = self.strings.get(key)
+        if held is None or not held.startswith(token):
+            return False
+        self._put(self.strings, key, token + b"%d" % (int(held[len(token) :]) + 1))
+        return True
+
+    def _load_wipe(self, keys: list[bytes], args: list[bytes]) -> int:
+        if not self._may_go_on(keys[1], args[0]):
+            return 0
+        for key in keys[2:]:
+            self._forget(key)
+        return 1
+
     def _load(self, keys: list[bytes], args: list[bytes]) -> int:
-        if self.strings.get(keys[1]) != args[0]:
+        if not self._may_go_on(keys[1], args[0]):
             return 0
         at = 1
         for key in keys[2:]:
@@ -239,7 +253,7 @@ class ModelValkey:
         return 1
 
     def _load_finish(self, keys: list[bytes], args: list[bytes]) -> int:
-        if self.strings.get(keys[1]) != args[0]:
+        if not self._may_go_on(keys[1], args[0]):
             return 0
         if args[1]:
             self._put(self.strings, keys[0], args[1])

@@ -3,11 +3,9 @@
 import random
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
-
-from gateway import ids
-from gateway.recovery import Branch, PartitionHalted, Recovered
 from sim.auditor import Evidence, audit
 from sim.deployment import ISSUED, TERMINALS, control_batches
 from sim.faults import Faults
@@ -18,13 +16,33 @@ from sim.operator_desk import Operator
 from sim.terminals import Terminal, Told
 from sim.valkey_model import ModelValkey
 
+from gateway import claims, ids, lane, recovery
+from gateway.recovery import Branch, PartitionHalted, Recovered
+
 GATEWAYS = 2
-CALM_S_MAX = 30.0  # within this, after the last fault, everything must have been answered
-SETTLE_S = 2.0  # for what nobody waits for: repeated messages, appends whose gateway died
+CALM_S_MAX = 15.0  # within this, after the last fault, everything must have been answered
+OPERATOR_SHARE = 0.03  # of what happens
+LATE_S = 3.0  # for what nobody waits for: repeated messages, claims whose gateway gave up or died
+SETTLE_S = 1.0  # for the last appends
 RUN_S_MAX = 300.0  # of virtual time; a run that has not had its events by then is stuck
 BACKUP_ONE_IN = 12  # seeds in which the log is restored from a backup
-ROTATE_IDS_EARLY = 24  # ids a generation of the id memory holds in some seeds, so that it rotates within a run
-ROTATE_IDS_LATE = ids.GENERATION_IDS
+AMBUSH_CHANCE = {  # of a fault at the very moment of an operation
+    "claim_1": 0.02,
+    "append": 0.02,
+    "restore_1": 0.1,
+    "load_begin_1": 0.3,
+    "load_wipe_1": 0.3,
+    "load_1": 0.3,
+    "load_finish_1": 0.3,
+}
+# What a seed looks for above all: trouble at one kind of operation, a pause behind a sleeper's back, or nothing.
+FOCUSES = ("", "", "", "pause", *AMBUSH_CHANCE)
+KNOBS: tuple[tuple[Any, str, tuple[int, ...]], ...] = (  # limits that a short run never meets are small in some seeds
+    (ids, "GENERATION_IDS", (24, ids.GENERATION_IDS)),
+    (claims, "LOAD_FIELDS_MAX", (1, claims.LOAD_FIELDS_MAX)),
+    (recovery, "REPLAY_BATCHES_MAX", (3, recovery.REPLAY_BATCHES_MAX)),
+    (lane, "RECORDS_PER_BATCH_MAX", (3, lane.RECORDS_PER_BATCH_MAX)),
+)
 
 
 class Outcome(msgspec.Struct):
@@ -54,7 +72,8 @@ class World:
         self.sold = 0
         self.calm = self.may_halt = False
         self.lost_share, self.doubled_share = choose.choice((0.0, 0.02, 0.1)), choose.choice((0.0, 0.05))
-        ids.GENERATION_IDS = choose.choice((ROTATE_IDS_EARLY, ROTATE_IDS_LATE))
+        for module, name, values in KNOBS:
+            setattr(module, name, choose.choice(values))
         partitions = choose.choice((1, 1, 2))
         self.store = LogStore(partitions, control_batches(partitions))
         self.host = ValkeyHost(self.loop, self.pace, ModelValkey(lambda: choose.random() < 0.5), self.note)
@@ -65,8 +84,13 @@ class World:
         self.gateways = [Gateway(around, 0) for around in self.around]
         self.terminals = [Terminal(self, number) for number in range(1, choose.randint(2, TERMINALS) + 1)]
         self.operator = Operator(self)
+        self.typed_share = choose.choice((0.02, 0.05, 0.4))
+        self.misuse_share = choose.choice((0.01, 0.04, 0.15))
+        self.focus = choose.choice(FOCUSES)
         self._fault_share = choose.choice((0.01, 0.03, 0.1))  # of what happens
-        self._act_every_s = self.pace.typical_s * choose.choice((1, 3, 10))
+        self._act_every_s = choose.choice((0.001, 0.005, 0.02, 0.05))
+        if self.focus == "pause" or self.focus.startswith("load"):
+            self._fault_share, self._act_every_s = 0.05, 0.02
         self.faults = Faults(self, backup=seed % BACKUP_ONE_IN == 0)
 
     def _surroundings(self, number: int, log_repeats: float) -> Surroundings:
@@ -77,30 +101,33 @@ class World:
             pace=self.pace,
             store=self.store,
             index=ModelIndex(self.pace, self.store.partitions),
-            connector=lambda owner: lambda: self._connection(number, owner),
+            connector=lambda owner: lambda: ModelConnection(lambda: self._hosts[number], owner),
             note=self.note,
             on_recovered=self._on_recovered,
             on_end=self._on_end,
             log_repeats=log_repeats,
         )
 
-    def _connection(self, number: int, owner: Owner) -> ModelConnection:
-        return ModelConnection(self._hosts[number], owner)
-
     def move_to(self, gateway: int, host: ValkeyHost) -> None:
         """From now on this gateway's connections go to `host`; the ones it has are cut."""
         if self._hosts[gateway] is not host:
-            for connection in list(self._hosts[gateway].connections):
-                if connection.owner is self.gateways[gateway].owner:
-                    connection.cut(self.choose.randint(0, connection.under_way))
+            self._cut_lines(gateway)
             self._hosts[gateway] = host
+
+    def _cut_lines(self, gateway: int) -> None:
+        for line in self._hosts[gateway].lines:
+            if line.owner is self.gateways[gateway].owner:
+                line.cut(self.choose.randint(0, line.under_way))
 
     # --- what the parts tell ---
 
-    def note(self, kind: str, particulars: object) -> None:
+    def note(self, kind: str, particulars: object, who: Owner | None) -> None:
+        owner = who or self.loop.owner
         self.events += 1
         if self.trace is not None:
-            self.trace.append(f"{self.loop.now_s:10.6f} {self.loop.owner.name:6} {kind} {particulars}")
+            self.trace.append(f"{self.loop.now_s:10.6f} {owner.name:6} {kind} {particulars}")
+        if kind == self.focus and who is not None and not self.calm and self.choose.random() < AMBUSH_CHANCE[kind]:
+            self.faults.ambush(who)
 
     def say(self, text: str) -> None:
         """A line of the trace that is no event."""
@@ -126,9 +153,7 @@ class World:
     def _on_end(self, gateway: Gateway, why: str) -> None:
         number = int(gateway.around.name[1:])
         self.say(f"{gateway.owner.name} ends: {why}")
-        for connection in list(self._hosts[number].connections):
-            if connection.owner is gateway.owner:
-                connection.cut(self.choose.randint(0, connection.under_way))
+        self._cut_lines(number)
         self.loop.at(self.loop.now_s + self.choose.random() ** 2, self.loop.world, self._start, number)
 
     def _start(self, number: int) -> None:
@@ -147,23 +172,28 @@ class World:
         loop = self.loop
         loop.at(0.01, loop.world, self._act)
         loop.at(1.0, loop.world, self._strike)
-        loop.run_while(lambda: self.events < events and loop.now_s < RUN_S_MAX and not self.violations)
-        if self.events < events and not self.violations:
+        loop.run_while(lambda: self.events < events and not self._is_over())
+        if self.loop.now_s > RUN_S_MAX and not self.violations:
             self.violations.append(f"R8: stuck, {self.events} events in {loop.now_s:.0f} s")
-        self._calm_down()
+        if not self._is_over():
+            self._calm_down()
         if not self.violations:
             self.violations += audit(self._evidence())
         outcome = Outcome(self.seed, self.violations, self.events, self.branches, self.trace or [], loop.now_s)
         loop.dispose()
         return outcome
 
+    def _is_over(self) -> bool:
+        halted = self.may_halt and any(gateway.is_halted() for gateway in self.gateways)
+        return bool(self.violations) or halted or self.loop.now_s > RUN_S_MAX
+
     def _act(self) -> None:
         if self.calm:
             return
         chance = self.choose.random()
-        if chance < 0.02:
+        if chance < OPERATOR_SHARE:
             self.operator.act()
-        elif chance < 0.02 + self._fault_share:
+        elif chance < OPERATOR_SHARE + self._fault_share:
             self.faults.strike()
         else:
             self.choose.choice(self.terminals).act()
@@ -184,17 +214,20 @@ class World:
             self.move_to(number, self.host)
         self.say("--- calm")
         self._run_until_quiet("R8: not answered")
+        self._run_for(LATE_S)
         self._probe()
         self._run_until_quiet("R8: a fresh scan was not answered")
-        settled_s = self.loop.now_s + SETTLE_S
-        self.loop.run_while(lambda: self.loop.now_s < settled_s and not self.violations)
+        self._run_for(SETTLE_S)
+
+    def _run_for(self, seconds: float) -> None:
+        until_s = self.loop.now_s + seconds
+        self.loop.run_while(lambda: self.loop.now_s < until_s and not self._is_over())
 
     def _run_until_quiet(self, complaint: str) -> None:
         loop, until_s = self.loop, self.loop.now_s + CALM_S_MAX
-        loop.run_while(lambda: loop.now_s < until_s and not self.violations and not self._is_quiet())
+        loop.run_while(lambda: loop.now_s < until_s and not self._is_over() and not self._is_quiet())
         waiting = [wish for terminal in self.terminals for wish in terminal.open]
-        halted = any(gateway.is_halted() for gateway in self.gateways)
-        if (waiting or not self._is_quiet()) and not self.violations and not (self.may_halt and halted):
+        if not self._is_quiet() and not self._is_over():
             lanes = [(g.owner.name, lane.partition, lane.state, lane.why) for g in self.gateways for lane in g.lanes]
             self.violations.append(f"{complaint} within {CALM_S_MAX:g} s of calm: {len(waiting)} requests; {lanes}")
 

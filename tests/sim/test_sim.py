@@ -1,0 +1,58 @@
+"""A short run of the simulator, and every planted bug: the long run is `make sim`."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from sim.planted import Bug, bugs, hunt
+from sim.run import EVENTS, PLANTED_EVENTS, PLANTED_SEEDS, Report, run_chunk
+from sim.world import run_seed
+
+SEEDS = range(120)  # about 20 s on one core
+PARTS = 4  # so that no test comes near its time-out
+HUNT_S = 20.0  # of CPU time; most are found within one second, all within five
+
+_report = Report()
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_no_seed_breaks_an_invariant(part: int) -> None:
+    outcomes = run_chunk(SEEDS[part::PARTS])
+    for outcome in outcomes:
+        _report.add(outcome)
+    broken = {outcome.seed: outcome.violations for outcome in outcomes if outcome.violations}
+    assert not broken, "replay with: python tests/sim/run.py --seed N --trace"
+    assert all(outcome.events >= EVENTS or outcome.branches["halt"] for outcome in outcomes)
+
+
+def test_every_branch_of_recovery_was_gone_through() -> None:
+    if _report.runs < len(SEEDS):
+        pytest.skip("needs the runs of the tests before it")
+    assert not _report.unhit(), _report.branches
+
+
+@pytest.mark.parametrize("bug", bugs(), ids=lambda bug: bug.name.replace(" ", "-"))
+def test_a_planted_bug_is_found(bug: Bug) -> None:
+    found = hunt(bug, seeds=PLANTED_SEEDS, events=PLANTED_EVENTS, seconds=HUNT_S)
+    assert found.seed is not None, f"not found in {found.seconds:.0f} s"
+
+
+def test_the_same_seed_is_the_same_run_whatever_the_hash_seed() -> None:
+    """A run in another interpreter, with other hashes of strings, has the same trace to the last line."""
+    script = Path(__file__).with_name("run.py")
+    command = [sys.executable, str(script), "--seed", "5", "--events", "400", "--trace"]
+    traces = {
+        subprocess.run(
+            command, env=os.environ | {"PYTHONHASHSEED": number}, capture_output=True, text=True, check=True
+        ).stdout
+        for number in ("1", "2")
+    }
+    assert len(traces) == 1
+
+
+def test_a_run_leaves_nothing_for_the_next() -> None:
+    first = run_seed(7, 300, traced=True).trace
+    run_seed(8, 300)
+    assert run_seed(7, 300, traced=True).trace == first

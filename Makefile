@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint bench bench-framers fuzz lock clean
+.PHONY: demo test lint bench bench-framers chaos fuzz lock clean
 
 demo: $(INSTALLED)
 	$(BIN)/tillgate demo
@@ -32,6 +32,12 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install -qq --require-hashes --requirement requirements.lock
 	@$(BIN)/python -m pip install -qq --no-deps --no-build-isolation --editable .
 	@touch $@
+
+# make chaos FAULTS=1000, or SECONDS=480 for as many as fit; SEED=7 for a schedule that was seen before.
+FAULTS ?= 100
+SECONDS ?= 0
+chaos: $(INSTALLED)
+	$(BIN)/python tests/fault/chaos.py --faults $(FAULTS) --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 bench-framers: $(INSTALLED)
 	$(BIN)/python tests/bench_framers.py

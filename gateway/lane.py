@@ -25,6 +25,7 @@ from gateway.recovery import PartitionHalted, Recovered, recover
 RECORDS_PER_BATCH_MAX = 1024  # 5 ms of Valkey at 5 us a record: the longest one partition may hold up the others
 RECORDS_WAITING_MAX = 16_384  # a quarter of a second at full speed; more would be answered after the till gave up
 BATCHES_UNDER_WAY_MAX = 2  # one being claimed, one being synced; a third would only split the batches
+SECOND_BATCH_RECORDS = 256  # a smaller one waits for the first: it would cost a claim and a log row and win no time
 GAP_WAIT_S = 0.005  # a healthy gateway appends within a millisecond of its claim
 RECOVERY_WAIT_S = (0.05, 0.1, 0.2, 0.5, 1.0)  # between attempts; the last one repeats
 TOLD = struct.Struct("<H32s")
@@ -170,14 +171,18 @@ class Lane:
         if len(forming.records) >= RECORDS_PER_BATCH_MAX:
             self._full.append(forming)
             self._forming = _Forming()
-        if not self._flush_planned and len(self._under_way) < BATCHES_UNDER_WAY_MAX:
+        if not self._flush_planned and self._may_leave():
             # At the end of this turn of the loop, so that all messages read in it share the batch.
             self._flush_planned = True
             self._loop.call_soon(self._flush)
 
+    def _may_leave(self) -> bool:
+        under_way = len(self._under_way)
+        return not under_way or (under_way < BATCHES_UNDER_WAY_MAX and self._waiting >= SECOND_BATCH_RECORDS)
+
     def _flush(self) -> None:
         self._flush_planned = False
-        while self._waiting and len(self._under_way) < BATCHES_UNDER_WAY_MAX:
+        while self._waiting and self._may_leave():
             if self._full:
                 forming = self._full.popleft()
             else:

@@ -34,9 +34,7 @@ def render(text: str, *, px: int = PHONE_PX, fmt: Literal["png", "svg"]) -> byte
 def decode(picture: bytes) -> list[str]:
     """The text of every QR symbol in a picture file, separators kept. OSError if it is no picture."""
     with Image.open(io.BytesIO(picture)) as image:
-        found = zxingcpp.read_barcodes(
-            image.convert("L"), formats=_QR_ONLY, text_mode=zxingcpp.TextMode.Plain
-        )
+        found = zxingcpp.read_barcodes(image.convert("L"), formats=_QR_ONLY, text_mode=zxingcpp.TextMode.Plain)
     return [symbol.text for symbol in found]
 
 

@@ -7,6 +7,7 @@ many-row VALUES, 2.5 to 4.4 with executemany; an index on a rowid table instead 
 """
 
 import asyncio
+import os
 import sqlite3
 import struct
 from collections import Counter
@@ -195,6 +196,7 @@ def _belongs(path: Path, owner: tuple[int, int, str]) -> bool:
 def _create(path: Path, owner: tuple[int, int, str]) -> None:
     for suffix in ("", "-wal", "-shm"):
         Path(f"{path}{suffix}").unlink(missing_ok=True)
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))  # SQLite gives its other files this mode too
     with closing(_connect(path)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
         with connection:

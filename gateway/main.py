@@ -163,9 +163,9 @@ async def _listen_to_all(
     """Open both ports. What is opened last is closed first: tills, then the API, and the metrics at the very end."""
     scrapes = web.Application()
     scrapes.add_routes([web.get("/metrics", gateway.scraped)])
-    gateway.metrics_url, _ = await _listen(stack, scrapes, config.metrics.host, config.metrics.port, None)
+    gateway.metrics_url, _ = await _listen(stack, "metrics", scrapes, config.metrics.host, config.metrics.port, None)
     gateway.metrics_url += "/metrics"
-    gateway.url, runner = await _listen(stack, app, config.server.host, config.server.port, tls)
+    gateway.url, runner = await _listen(stack, "server", app, config.server.host, config.server.port, tls)
     stack.push_async_callback(gateway.stream.close)
     for site in list(runner.sites):
         stack.push_async_callback(site.stop)
@@ -181,12 +181,18 @@ async def _listen_to_all(
 
 
 async def _listen(
-    stack: AsyncExitStack, app: web.Application, host: str, port: int, tls: ssl.SSLContext | None
+    stack: AsyncExitStack, what: str, app: web.Application, host: str, port: int, tls: ssl.SSLContext | None
 ) -> tuple[str, web.AppRunner]:
+    """`what`: the table of the configuration that names `host` and `port`, for errors. Raises OSError."""
     runner = web.AppRunner(app, access_log=None, keepalive_timeout=KEEP_ALIVE_S, shutdown_timeout=IN_FLIGHT_S_MAX)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
-    await web.TCPSite(runner, host, port, ssl_context=tls, backlog=BACKLOG).start()
+    try:
+        await web.TCPSite(runner, host, port, ssl_context=tls, backlog=BACKLOG).start()
+    except OSError as error:
+        code = error.errno or 0  # below 0: of a name look-up
+        why = os.strerror(code) if code > 0 else error.strerror or str(error)
+        raise OSError(error.errno, why, f"{what}.host {host}, {what}.port {port}") from None
     shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
     shown = f"[{shown}]" if ":" in shown else shown
     return f"{'https' if tls else 'http'}://{shown}:{runner.addresses[0][1]}", runner
@@ -229,6 +235,7 @@ def _connector(kind: Callable[..., Any], options: Mapping[str, Any]) -> Callable
 def write_gateway_file(directory: Path, served: Served) -> None:
     """Tell other commands on this machine where the gateway of this directory is."""
     part = directory / f"{GATEWAY_FILE}.part"
+    part.touch(0o600)
     part.write_bytes(msgspec.json.encode(served))
     part.replace(directory / GATEWAY_FILE)
 

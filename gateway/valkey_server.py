@@ -250,7 +250,8 @@ def spawn(program: Path, home: Path, endpoint: Endpoint, inherited_fd: int) -> S
     """Starts the server in `home`; it inherits `inherited_fd`. Raises OSError, EmbeddedFailed."""
     config = home / "valkey.conf"
     write_secret(config, config_text(home, endpoint))
-    with open(home / "valkey.log", "ab") as log:  # what it says before it has read where its log file is
+    log_fd = os.open(home / "valkey.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    with open(log_fd, "ab") as log:  # what it says before it has read where its log file is
         child = subprocess.Popen(
             [program, config],
             stdin=subprocess.DEVNULL,
@@ -261,6 +262,7 @@ def spawn(program: Path, home: Path, endpoint: Endpoint, inherited_fd: int) -> S
                 "LC_ALL": "C",
             },  # it refuses to start with a locale that the machine does not have
             pass_fds=(inherited_fd,),
+            umask=0o077,  # its files are nobody else's
             start_new_session=True,  # Ctrl-C at the gateway's terminal is not meant for it
         )
     try:

@@ -54,7 +54,8 @@ async def connected(endpoint: Endpoint) -> AsyncIterator[Redis]:
         await client.aclose()
 
 
-def _end_what_a_failed_test_left(directory: Path) -> None:
+def end_private_valkeys(directory: Path) -> None:
+    """Those of data directories below `directory` whose gateway was killed, or whose test failed."""
     for pid_file in directory.glob("**/valkey.pid"):
         pid = int(pid_file.read_text())
         with contextlib.suppress(OSError):  # no such process
@@ -69,4 +70,4 @@ def short_directory() -> Iterator[Path]:
         try:
             yield Path(name)
         finally:
-            _end_what_a_failed_test_left(Path(name))
+            end_private_valkeys(Path(name))

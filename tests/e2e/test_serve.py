@@ -17,6 +17,7 @@ import aiohttp
 import msgspec
 import pytest
 from core_world import new_id, until
+from private_valkey import end_private_valkeys
 from prometheus_client.parser import text_string_to_metric_families
 from stream_world import Closed, TillClient, config_for, prepared, site
 from tls_files import write_tls_files
@@ -42,6 +43,15 @@ async def test_it_answers_over_http_and_tells_where_it_is(tmp_path: Path) -> Non
         assert here.gateway.url.startswith("http://127.0.0.1:")
         assert (await here.get("/metrics"))[0] == 404, "metrics have a port of their own"
     assert not (tmp_path / "data" / GATEWAY_FILE).exists()
+
+
+async def test_nothing_in_the_data_directory_is_open_to_others(tmp_path: Path) -> None:
+    async with site(tmp_path / "data") as here, here.till(1) as till:
+        (code,) = await here.w.codes(1)
+        assert (await till.verdict(here.w.scan(code)))[0] is Verdict.ACCEPTED
+        found = {path.name: path.stat().st_mode & 0o077 for path in (tmp_path / "data").rglob("*")}
+    assert {"log.db", "index.db", "index.db-wal", "valkey.log", "appendonlydir", GATEWAY_FILE} <= found.keys()
+    assert [name for name, open_bits in found.items() if open_bits] == []
 
 
 async def test_what_was_redeemed_is_on_the_metrics_page(tmp_path: Path) -> None:
@@ -139,7 +149,7 @@ async def test_a_second_gateway_on_the_directory_is_refused_and_harms_nothing(tm
 
 async def test_a_taken_port_is_an_error_and_leaves_nothing_behind(tmp_path: Path) -> None:
     await prepared(tmp_path / "data")
-    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="address already in use"):
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match=r"in use: 'server\.host 127"):
         await _refused(tmp_path / "data", server=ServerConfig(port=taken.getsockname()[1]))
     async with site(tmp_path / "data") as here:
         assert (await here.get("/readyz"))[0] == 200
@@ -155,7 +165,7 @@ class Process:
 
 @contextmanager
 def process(directory: Path, drain_seconds: float, *more: str) -> Iterator[Process]:
-    """A gateway of its own on a prepared directory."""
+    """A gateway of its own on a prepared directory; its Valkey, which outlives one that ends at once, ends as well."""
     root = PROGRAM.parent.parent
     environ = os.environ | {"PYTHONPATH": f"{root}:{PROGRAM.parent}"}
     command = [sys.executable, str(PROGRAM), str(directory), str(drain_seconds), *more]
@@ -167,6 +177,8 @@ def process(directory: Path, drain_seconds: float, *more: str) -> Iterator[Proce
             yield Process(child, line.split()[1])
         finally:
             child.kill()
+            child.wait()
+            end_private_valkeys(directory)
 
 
 async def ended(child: subprocess.Popen[str]) -> int:

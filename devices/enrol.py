@@ -4,6 +4,7 @@ import json
 import os
 import ssl
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
@@ -21,6 +22,10 @@ class EnrolRefused(Exception):
     """The gateway did not take this till; the text says what it answered."""
 
 
+class GatewayUnreachable(Exception):
+    """Nobody answered, or not in time; the token may be spent, and the same call again is safe."""
+
+
 class Enrolled(msgspec.Struct, frozen=True):
     """What the gateway answers with HTTP 200."""
 
@@ -33,8 +38,10 @@ async def enrol(url: str, token: str, *, config_path: Path, state_directory: Pat
     """POST {token, public_key} to `{url}/v1/terminals/enrol` and write `config_path`, scanners still to be filled in.
 
     Refuses to replace a configuration, because the token would be spent for nothing. When the answer is lost, the same
-    call again uses the same key. Raises `EnrolRefused`, `ConfigFault`, `KeyFault`, `OSError`.
+    call again uses the same key. Raises `EnrolRefused`, `GatewayUnreachable`, `ConfigFault`, `KeyFault`, `OSError`.
     """
+    if urlsplit(url).scheme not in ("http", "https"):
+        raise ConfigFault(f"{url} is not an address like `https://gateway.example`")
     public_key = _prepare(config_path, state_directory)
     enrolled = await _ask(url.rstrip("/"), {"token": token, "public_key": public_key}, ca_file)
     _write_config(config_path, url, state_directory, ca_file, enrolled)
@@ -61,13 +68,19 @@ async def _ask(url: str, body: dict[str, str], ca_file: str) -> Enrolled:
             content = await response.content.read(ANSWER_BYTES_MAX)
             code = response.status
     except (aiohttp.ClientError, TimeoutError) as error:
-        raise EnrolRefused(f"{url} could not be asked: {str(error) or 'no answer in time'}") from None
+        raise GatewayUnreachable(f"{url} cannot be reached: {_why(error)}") from None
     if code != 200:
         raise EnrolRefused(f"{url} answered {code}: {_problem(content)}")
     try:
         return msgspec.json.decode(content, type=Enrolled)
     except msgspec.MsgspecError as error:
         raise EnrolRefused(f"{url} gave an answer this till does not understand: {error}") from None
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, aiohttp.ClientConnectorError) and error.os_error.errno and error.os_error.errno > 0:
+        return os.strerror(error.os_error.errno).lower()
+    return str(error) or "no answer in time"
 
 
 def _problem(content: bytes) -> str:

@@ -160,8 +160,10 @@ def read_offer(file: Path | None) -> Row:
         return tomllib.loads(file.read_text("utf-8"))
     except OSError as error:
         raise Fault(f"{file} cannot be read: {error.strerror}", EXIT_USAGE) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise Fault(f"{file} is not TOML in UTF-8: {error}", EXIT_USAGE) from None
+    except UnicodeDecodeError as error:
+        raise Fault(f"{file} is not UTF-8 text (byte {error.start})", EXIT_USAGE) from None
+    except tomllib.TOMLDecodeError as error:
+        raise Fault(f"{file} is not TOML: {error}", EXIT_USAGE) from None
 
 
 def _refuse_bad_offer(offer: Row, file: Path | None, flags: Row) -> None:

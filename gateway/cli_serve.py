@@ -16,7 +16,8 @@ from gateway.config import SETTINGS, BadConfig, flag_of, read, variable_of
 def _flags(command: Callable[..., Any]) -> Callable[..., Any]:
     for key, annotated in reversed(SETTINGS.items()):
         meta = next(extra for extra in get_args(annotated) if isinstance(extra, Meta))
-        text = f"{(meta.description or key).capitalize()} (else {variable_of(key)})."
+        said = meta.description or key
+        text = f"{said[0].upper()}{said[1:]} (else {variable_of(key)})."
         command = click.option(flag_of(key), key.replace(".", "__"), help=text, metavar="VALUE")(command)
     return command
 

@@ -111,6 +111,8 @@ async def reached(reach: Reach) -> AsyncIterator["Client"]:
             url, token_file = reach.url, reach.token_file and Path(reach.token_file)
             if not token_file:
                 raise Fault("--url needs --token-file (or TILLGATE_TOKEN_FILE)", EXIT_USAGE)
+            if not url.startswith(("http://", "https://")):
+                raise Fault(f"--url: {url} is not an address like https://gateway.example", EXIT_USAGE)
         else:
             directory = data_directory(reach.data_dir)
             token_file = Path(reach.token_file) if reach.token_file else directory / ADMIN_TOKEN

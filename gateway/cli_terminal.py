@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from gateway.cli_output import (
+    EXIT_UNREACHABLE,
     EXIT_USAGE,
     Fault,
     next_step,
@@ -66,7 +67,7 @@ def enrol(url: str, token: str, config_file: Path, state: Path | None, ca_file: 
     tillgate terminal enrol --url https://gateway.example --token - --config terminal.toml
     """
     from devices.config import ConfigFault
-    from devices.enrol import EnrolRefused
+    from devices.enrol import EnrolRefused, GatewayUnreachable
     from devices.enrol import enrol as enrol_device
     from devices.keys import KeyFault
 
@@ -79,6 +80,8 @@ def enrol(url: str, token: str, config_file: Path, state: Path | None, ca_file: 
         )
     except (ConfigFault, KeyFault) as error:
         raise Fault(str(error), EXIT_USAGE) from None
+    except GatewayUnreachable as error:
+        raise Fault(str(error), EXIT_UNREACHABLE) from None
     except EnrolRefused as error:
         raise Fault(str(error)) from None
     print_one({"terminal": config.terminal, "config": str(config_file), "state": config.state_directory}, as_json)

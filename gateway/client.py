@@ -6,6 +6,7 @@ gateway said 503: nothing is known, the same request may be sent again), `Refuse
 """
 
 import asyncio
+import os
 import re
 import ssl
 from collections.abc import AsyncIterator, Mapping
@@ -159,8 +160,9 @@ class Client:
         )
 
     def _unreachable(self, error: Exception) -> Unreachable:
-        if isinstance(error, aiohttp.ClientConnectorError) and error.os_error.strerror:
-            return Unreachable(f"{self.url} cannot be reached: {error.os_error.strerror.lower()}")
+        code = error.os_error.errno if isinstance(error, aiohttp.ClientConnectorError) else None
+        if code is not None and code > 0:  # below: of a name look-up
+            return Unreachable(f"{self.url} cannot be reached: {os.strerror(code).lower()}")
         why = str(error) or ("no answer in time" if isinstance(error, TimeoutError) else type(error).__name__)
         return Unreachable(f"{self.url} cannot be reached: {why}")
 

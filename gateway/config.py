@@ -50,7 +50,7 @@ class ValkeyConfig(msgspec.Struct, frozen=True):
     url: Annotated[
         str,
         Meta(
-            description="redis://host:port/0, rediss://host:port/0 or unix:///path",
+            description="a URL: redis://host:port/0, rediss://host:port/0 or unix:///path",
             examples=["unix:///run/valkey/valkey.sock"],
         ),
     ] = ""
@@ -136,8 +136,10 @@ def read(path: Path | None, environ: Mapping[str, str], flags: Mapping[str, str]
             content = tomllib.load(file)
     except OSError as error:
         raise BadConfig([f"{path} cannot be read: {error.strerror}. Check the path, or leave it out"]) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadConfig([f"{path} is not TOML: {error}. Mend that line"]) from None
+    except UnicodeDecodeError as error:
+        raise BadConfig([f"{path} is not UTF-8 text (byte {error.start})"]) from None
+    except tomllib.TOMLDecodeError as error:
+        raise BadConfig([f"{path} is not TOML: {error}"]) from None
     return decode(content, str(path), environ, flags)
 
 
@@ -213,8 +215,8 @@ def _unknown(given: _Given) -> str:
         if close
         else f"Remove it; the settings are {', '.join(SETTINGS)}"
     )
-    written = given.key if not given.text else given.origin
-    return f"{written}{_where(given)}: there is no such setting. {fix}"
+    written = given.origin if given.text else f"{given.key}{_where(given)}"
+    return f"{written}: there is no such setting. {fix}"
 
 
 def _misfit(given: _Given) -> str:

@@ -97,7 +97,7 @@ class Vouchers:
         campaign = self._core.control.directory.campaigns.get(number)
         kinds = [kind for kind in CODE_KINDS if campaign is not None and campaign.issued(kind).holds(serial)]
         if campaign is None or not kinds:
-            raise absent("such voucher")
+            raise absent(f"voucher {number}-{serial}")
         return campaign, serial, kinds[0]
 
     async def _spot(self, code: str | None) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from devices.config import ConfigFault, TerminalConfig
-from devices.enrol import DEVICE_KEY_NAME, EnrolRefused, enrol
+from devices.enrol import DEVICE_KEY_NAME, EnrolRefused, GatewayUnreachable, enrol
 
 ANSWER = {"terminal": 12, "store": "store-3", "language": "zh"}
 
@@ -81,5 +81,11 @@ async def test_an_answer_outside_the_contract_is_named(tmp_path: Path, enroller:
 
 
 async def test_nobody_there(tmp_path: Path) -> None:
-    with pytest.raises(EnrolRefused, match="could not be asked"):
+    with pytest.raises(GatewayUnreachable, match="cannot be reached: connection refused"):
         await enrolled("http://127.0.0.1:9", tmp_path)
+
+
+async def test_an_address_that_is_none_is_named_before_a_key_is_made(tmp_path: Path) -> None:
+    with pytest.raises(ConfigFault, match="gateway is not an address"):
+        await enrolled("gateway", tmp_path)
+    assert not os.listdir(tmp_path)

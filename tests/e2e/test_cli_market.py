@@ -77,7 +77,7 @@ def test_a_campaign_is_shown_to_people_in_their_units(shell: Shell) -> None:
         (OFFER.replace("kind", "sort"), "sort: unknown field"),
         (OFFER.replace('"12.50 CNY"', "12.5"), "value: must be text like"),
         (OFFER + "offline = { count = 1, value = '1.00 CNY' }\n", "offline.minutes: is missing"),
-        (OFFER.replace("=", ":", 1), "is not TOML in UTF-8: "),
+        (OFFER.replace("=", ":", 1), "is not TOML: "),
     ),
 )
 def test_a_fault_in_the_file_is_named_with_the_file(shell: Shell, tmp_path: Path, text: str, said: str) -> None:

@@ -58,7 +58,7 @@ def test_every_setting_has_a_variable_and_a_flag_of_its_own(key: str) -> None:
         ({"port": 1}, {}, {}, ("port (from till.toml)", "mean server.port?")),
         ({"colour": 1}, {}, {}, ("colour", "Remove it", "valkey.url")),
         ({"server": 3}, {}, {}, ("server (from till.toml)", "no such setting")),
-        ({}, {"TILLGATE_SERVER__PROT": "1"}, {}, ("variable TILLGATE_SERVER__PROT", "mean TILLGATE_SERVER__PORT?")),
+        ({}, {"TILLGATE_SERVER__PROT": "1"}, {}, ("TILLGATE_SERVER__PROT: there is no", "mean TILLGATE_SERVER__PORT?")),
         ({}, {}, {"server.pot": "1"}, ("--server-pot", "mean --server-port?")),
         ({"server": {"port": "80"}}, {}, {}, ("server.port", "till.toml", "'80' is not a port", "server.port = 8080")),
         ({}, {"TILLGATE_SERVER__PORT": "99999"}, {}, ("'99999'", "65535", "TILLGATE_SERVER__PORT=8080")),

@@ -26,152 +26,152 @@ class Mood(enum.Enum):
 _REDEEM = {
     Verdict.ACCEPTED: (
         "ACCEPTED: the voucher is redeemed. Give the value.",
-        "已核销:兑换券有效,请按券面优惠结账。",
+        "已核销：此券有效，请按券面内容兑现并结账。",
     ),
     Verdict.REVERSED: (
         "REVERSED: this redemption was undone. Scan the voucher again if the shopper still wants to use it.",
-        "已撤销:此次核销已撤回。如顾客仍要使用,请重新扫码。",
+        "已撤销：此次核销已取消。如顾客仍要使用，请重新扫码。",
     ),
     Verdict.CONFLICT: (
         "CONFLICT: another redemption of this voucher came first. Give nothing; call your supervisor.",
-        "冲突:此券已由另一笔核销占用。请勿给予优惠,并联系主管。",
+        "冲突：此券已先在别处核销。请勿交付商品或给予优惠，并联系主管。",
     ),
     Verdict.ID_REUSED: (
         "FAULT: this till sent a number that was used before. Give nothing; scan again, and report it.",
-        "故障:本机发送的编号已被使用。请勿给予优惠,重新扫码并报修。",
+        "故障：本机发送了用过的编号。请勿交付商品或给予优惠，请重新扫码并报修。",
     ),
     Verdict.TERMINAL_LOCKED: (
         "LOCKED: too many unknown codes from this till. Wait some minutes or call your supervisor.",
-        "已锁定:本机无效码过多。请等待几分钟或联系主管。",
+        "已锁定：本机无效码过多。请等待几分钟或联系主管。",
     ),
     Verdict.UNREADABLE: (
         "UNREADABLE: this is not a whole voucher code. Turn the phone brighter and scan again.",
-        "无法识别:不是完整的券码。请调亮手机屏幕后重新扫码。",
+        "无法识别：不是完整的券码。请调亮手机屏幕后重新扫码。",
     ),
     Verdict.UNKNOWN_CODE: (
         "UNKNOWN: no voucher has this code. Give nothing; ask the shopper for the original voucher.",
-        "无效券码:查无此券。请勿给予优惠,请顾客出示原始券。",
+        "无效券码：查无此券。请勿交付商品或给予优惠，请顾客出示原始券。",
     ),
     Verdict.VOIDED: (
         "VOIDED: the campaign withdrew this voucher. Give nothing; the shopper may ask its issuer.",
-        "已作废:此券已被活动方收回。请勿给予优惠,请顾客咨询发券方。",
+        "已作废：活动方已收回此券。请勿交付商品或给予优惠，请顾客咨询发券方。",
     ),
     Verdict.ALREADY_REDEEMED: (
         "ALREADY USED: this voucher was redeemed before. Give nothing.",
-        "已使用:此券此前已核销。请勿给予优惠。",
+        "已使用：此券此前已核销。请勿交付商品或给予优惠。",
     ),
     Verdict.TOO_MANY_REVERSALS: (
         "WORN OUT: this voucher was undone too often. Give nothing; the shopper may ask its issuer.",
-        "无法使用:此券撤销次数过多。请勿给予优惠,请顾客咨询发券方。",
+        "无法使用：此券撤销次数过多。请勿交付商品或给予优惠，请顾客咨询发券方。",
     ),
     Verdict.NOT_ELIGIBLE: (
         "NOT HERE: this voucher is not valid in this store. Tell the shopper where it is.",
-        "本店不可用:此券不适用于本店。请告知顾客适用门店。",
+        "本店不可用：此券不适用于本店。请告知顾客适用门店。",
     ),
-    Verdict.CLOSED: ("CLOSED: the campaign is over. Give nothing.", "活动已结束:请勿给予优惠。"),
+    Verdict.CLOSED: ("CLOSED: the campaign is over. Give nothing.", "活动已结束：请勿交付商品或给予优惠。"),
     Verdict.PAUSED: (
         "PAUSED: the campaign is paused. The voucher stays good; ask the shopper to come back later.",
-        "活动暂停:此券仍然有效,请顾客稍后再来。",
+        "活动暂停：此券仍然有效，请顾客稍后再来。",
     ),
     Verdict.NOT_YET_VALID: (
         "TOO EARLY: this voucher is not valid yet. The shopper can use it later.",
-        "尚未生效:此券还未到使用时间,请顾客稍后再用。",
+        "尚未生效：此券还未到使用时间，请顾客稍后再用。",
     ),
     Verdict.EXPIRED: (
         "EXPIRED: this voucher is past its last day. Give nothing.",
-        "已过期:此券已过有效期,请勿给予优惠。",
+        "已过期：此券已过有效期，请勿交付商品或给予优惠。",
     ),
     Verdict.OUTSIDE_HOURS: (
         "NOT NOW: this voucher is not valid at this hour. The shopper can use it at another time.",
-        "时段不符:此券当前时段不可用,请顾客在可用时段再来。",
+        "时段不符：此券当前时段不可用，请顾客在可用时段再来。",
     ),
     Verdict.UNRESOLVED: (
         "NO ANSWER YET: nothing is decided. Keep the voucher waiting; this till goes on asking.",
-        "尚无结果:核销结果未定。请顾客稍候,本机会继续查询。",
+        "尚无结果：核销结果未定。请顾客稍候，本机会继续查询。",
     ),
 }
 _REVERSAL = {
     Verdict.ACCEPTED: (
         "UNDONE: the redemption is taken back. The shopper may use the voucher again.",
-        "已撤销:该笔核销已撤回,顾客可再次使用此券。",
+        "已撤销：该笔核销已取消，顾客可再次使用此券。",
     ),
     Verdict.REVERSED: (
         "UNDONE: this redemption does not stand. The shopper may use the voucher again.",
-        "已撤销:该笔核销不成立,顾客可再次使用此券。",
+        "已撤销：该笔核销不成立，顾客可再次使用此券。",
     ),
     Verdict.NOT_FOUND: (
         "NOTHING TO UNDO: the gateway knows no such redemption. Call your supervisor.",
-        "无可撤销:网关没有这笔核销。请联系主管。",
+        "无法撤销：系统中没有这笔核销。请联系主管。",
     ),
     Verdict.NOT_YOURS: (
         "NOT UNDONE: it was made at another till. A supervisor can undo it.",
-        "未撤销:该笔核销由其他收银机完成,请由主管撤销。",
+        "未撤销：该笔核销由其他收银台完成，请由主管撤销。",
     ),
     Verdict.WINDOW_OVER: (
         "NOT UNDONE: it is too late to undo this redemption. Call your supervisor.",
-        "未撤销:已超过可撤销时间。请联系主管。",
+        "未撤销：已超过可撤销时间。请联系主管。",
     ),
     Verdict.TERMINAL_LOCKED: (
         "NOT UNDONE YET: this till is locked. It goes on asking; call your supervisor.",
-        "尚未撤销:本机已锁定,会继续尝试。请联系主管。",
+        "尚未撤销：本机已锁定，会继续尝试。请联系主管。",
     ),
     Verdict.UNRESOLVED: (
         "NOT UNDONE YET: no answer. This till goes on asking.",
-        "尚未撤销:暂无结果,本机会继续查询。",
+        "尚未撤销：暂无结果，本机会继续查询。",
     ),
 }
 _SAY = {
-    "heard": ("heard, asking the gateway", "已扫码,正在查询"),
+    "heard": ("heard, asking the gateway", "已扫码，正在查询"),
     "heard_offline": (
         "heard and kept; no connection, this till asks as soon as it can",
-        "已扫码并保存;暂无连接,恢复后立即查询",
+        "已扫码并保存；暂无连接，恢复后立即查询",
     ),
-    "held": ("heard; its earlier redemption is being undone first", "已扫码;先前的核销正在撤销,请稍候"),
-    "again": ("the same scan: still waiting for its answer", "同一券:仍在等待结果"),
-    "same_scan": ("the same scan, read twice: accepted once", "同一次扫码:已核销一次"),
+    "held": ("heard; its earlier redemption is being undone first", "已扫码；先前的核销正在撤销，请稍候"),
+    "again": ("the same scan: still waiting for its answer", "同一张券：仍在等待结果"),
+    "same_scan": ("the same scan, read twice: accepted once", "同一次扫码读到两遍：只核销了一次"),
     "undoing": ("undoing, asking the gateway", "正在撤销"),
     "journal_full": (
         "NOT TAKEN: this till's disk or journal is full. Nothing was sent; use another till and call for help.",
-        "未受理:本机存储已满,未发送任何请求。请换用其他收银机并联系技术支持。",
+        "未受理：本机存储已满，未发送任何请求。请换用其他收银台并联系技术支持。",
     ),
-    "too_fast": ("NOT TAKEN: too many scans at once. Scan again.", "未受理:扫码过快,请重新扫码。"),
-    "too_long": ("NOT READ: too long for a code. Scan again.", "未读取:内容过长,请重新扫码。"),
-    "no_prefix": ("NOT READ: the scan began wrongly. Scan again.", "未读取:扫码开头不完整,请重新扫码。"),
+    "too_fast": ("NOT TAKEN: too many scans at once. Scan again.", "未受理：扫码过快，请重新扫码。"),
+    "too_long": ("NOT READ: too long for a code. Scan again.", "未读取：内容过长，请重新扫码。"),
+    "no_prefix": ("NOT READ: the scan began wrongly. Scan again.", "未读取：扫码内容开头不符，请重新扫码。"),
     "cut_off": (
         "NOT READ: the scan was cut off. Scan again; if it stays so, check the scanner's suffix setting.",
-        "未读取:扫码中断,请重新扫码;若反复出现,请检查扫码器的结束符设置。",
+        "未读取：扫码中断，请重新扫码；若反复出现，请检查扫码器的结束符设置。",
     ),
-    "empty": ("NOT READ: an empty scan. Scan again.", "未读取:内容为空,请重新扫码。"),
+    "empty": ("NOT READ: an empty scan. Scan again.", "未读取：内容为空，请重新扫码。"),
     "checksum": (
         "NOT READ: the scan arrived damaged. Scan again; if it stays so, check the scanner's cable.",
-        "未读取:数据传输出错,请重新扫码;若反复出现,请检查扫码器连线。",
+        "未读取：数据传输出错，请重新扫码；若反复出现，请检查扫码器连线。",
     ),
     "stray": (
         "NOT READ: the scanner sent something this till cannot read. Scan again; if it stays so, check its settings.",
-        "未读取:收到无法识别的数据,请重新扫码;若反复出现,请检查扫码器设置。",
+        "未读取：收到无法识别的数据，请重新扫码；若反复出现，请检查扫码器设置。",
     ),
     "scanner_ready": ("scanner ready", "扫码器就绪"),
     "scanner_lost": ("scanner not connected", "扫码器未连接"),
     "online": ("connected to the gateway", "已连接网关"),
-    "offline": ("no connection to the gateway: scans are kept and asked later", "未连接网关:扫码会保存,恢复后查询"),
+    "offline": ("no connection to the gateway: scans are kept and asked later", "未连接网关：扫码会保存，恢复后查询"),
     "notice": ("notice", "通知"),
     "stopped": ("stopped", "已停止"),
     "open": ("waiting for an answer", "等待结果"),
     "nothing_open": ("nothing is waiting", "没有等待中的请求"),
-    "no_such": ("no scan like that, or nothing to undo there", "没有这样的记录,或无可撤销"),
-    "ambiguous": ("more than one scan ends so: type more of it", "有多笔记录符合,请输入更多位"),
-    "not_open": ("that one has its answer: use `reverse`", "该笔已有结果:请用 `reverse`"),
+    "no_such": ("no scan like that, or nothing to undo there", "没有这条记录，或没有可撤销的内容"),
+    "ambiguous": ("more than one scan ends so: type more of it", "有多笔记录符合，请输入更多位"),
+    "not_open": ("that one has its answer: use `reverse`", "该笔已有结果：请用 `reverse`"),
     "commands": (
         "commands: reverse last | reverse <number> | give-up last | give-up <number> | code <text> | status",
-        "命令: reverse last | reverse <编号> | give-up last | give-up <编号> | code <券码> | status",
+        "命令：reverse last | reverse <编号> | give-up last | give-up <编号> | code <券码> | status",
     ),
 }
-_WINNER = ("Used at {store}, till {terminal}, {at}.", "使用门店 {store},收银机 {terminal},时间 {at}。")
+_WINNER = ("Used at {store}, till {terminal}, {at}.", "使用门店 {store}，收银台 {terminal}，时间 {at}。")
 _NEW_REFUSAL = (
     "REFUSED (reason {number}, new to this till). Give nothing; call your supervisor.",
-    "已拒绝(原因代码 {number},本机未收录)。请勿给予优惠,并联系主管。",
+    "已拒绝（原因代码 {number}，本机未收录）。请勿交付商品或给予优惠，并联系主管。",
 )
-_NEW_REVERSAL = ("NOT UNDONE (reason {number}). Call your supervisor.", "未撤销(原因代码 {number})。请联系主管。")
+_NEW_REVERSAL = ("NOT UNDONE (reason {number}). Call your supervisor.", "未撤销（原因代码 {number}）。请联系主管。")
 GOOD_VERDICTS = {False: (Verdict.ACCEPTED,), True: (Verdict.ACCEPTED, Verdict.REVERSED)}
 
 

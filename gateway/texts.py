@@ -136,7 +136,7 @@ CHINESE = {
     ),
     Verdict.NOT_ELIGIBLE: Phrase("该券不适用于本店。请顾客改用其他方式付款；该券可在券面规定的门店使用。"),
     Verdict.CLOSED: Phrase("本次活动已结束。请顾客改用其他方式付款。"),
-    Verdict.PAUSED: Phrase("本次活动暂停中，该券仍保留。今天请顾客改用其他方式付款，并请顾客留好该券。"),
+    Verdict.PAUSED: Phrase("活动暂停中，该券仍然有效。今天请顾客改用其他方式付款，并保留好该券。"),
     Verdict.NOT_YET_VALID: Phrase(
         "该券尚未生效。请顾客改用其他方式付款，该券可留待以后使用。",
         "该券尚未生效，{note}起可用。本次请顾客改用其他方式付款。",

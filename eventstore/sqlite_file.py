@@ -30,9 +30,6 @@ from eventstore.log import (
     batch_crc,
 )
 
-READ_BYTES_MAX = (
-    8 << 20
-)  # one answer of `read`: enough to keep a follower busy, too little to hurt the gateway's memory
 BUSY_SECONDS = 5.0  # SQLite's locks are held for milliseconds; longer means a stuck foreign program
 _NEWEST = "SELECT id, prev, tip, payload, verdicts, crc FROM batch WHERE id >= ? AND id < ? ORDER BY id DESC LIMIT 1"
 _RUN = "SELECT id, prev, tip, payload, verdicts, crc FROM batch WHERE id >= ? AND id < ? ORDER BY id LIMIT ?"

@@ -32,7 +32,6 @@ class Action(enum.StrEnum):
     KEY_WRITE = "key_write"
     LOG_READ = "log_read"
     STATEMENT_READ = "statement_read"
-    METRICS_READ = "metrics_read"
 
 
 class Bound(enum.Enum):

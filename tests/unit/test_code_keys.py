@@ -6,17 +6,13 @@ from gateway.codes import CodeKeys, KeyRing, Refused, Signed
 from gateway.messages import Verdict
 
 OLD, NEW, RETIRED = 3, 200, 9
-KEYS = CodeKeys(
-    keys={OLD: b"o" * 32, NEW: b"n" * 32}, active=NEW, pepper=b"p" * 32, retired=frozenset({RETIRED})
-)
+KEYS = CodeKeys(keys={OLD: b"o" * 32, NEW: b"n" * 32}, active=NEW, pepper=b"p" * 32, retired=frozenset({RETIRED}))
 RING = KeyRing(KEYS)
 
 
 def test_retiring_a_key_refuses_its_codes_only() -> None:
     (old,), (new,) = RING.mint(OLD, 1, 1, 1), RING.mint(NEW, 1, 1, 1)
-    after = KeyRing(
-        CodeKeys(keys={NEW: b"n" * 32}, active=NEW, pepper=b"p" * 32, retired=frozenset({OLD, RETIRED}))
-    )
+    after = KeyRing(CodeKeys(keys={NEW: b"n" * 32}, active=NEW, pepper=b"p" * 32, retired=frozenset({OLD, RETIRED})))
     assert after.parse(new) == Signed(1, 1)
     assert after.parse(old) == Refused(Verdict.FORGED, "key id 3 is retired")
 

@@ -24,9 +24,7 @@ from gateway.codes import (
 from gateway.messages import CODE_CHARS_MAX, Verdict
 
 OLD, NEW, RETIRED = 3, 200, 9
-KEYS = CodeKeys(
-    keys={OLD: b"o" * 32, NEW: b"n" * 32}, active=NEW, pepper=b"p" * 32, retired=frozenset({RETIRED})
-)
+KEYS = CodeKeys(keys={OLD: b"o" * 32, NEW: b"n" * 32}, active=NEW, pepper=b"p" * 32, retired=frozenset({RETIRED}))
 RING = KeyRing(KEYS)
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUV"
 WHYS = re.compile(  # every refusal in words; nothing else, so no part of a code, can stand in one
@@ -99,9 +97,7 @@ def test_mint_counts_up_and_stops() -> None:
         (NEW, 1, 0, -1, "-1 serials from 0 on do not fit"),
     ),
 )
-def test_mint_refuses_before_the_first_code(
-    key_id: int, campaign: int, first: int, count: int, words: str
-) -> None:
+def test_mint_refuses_before_the_first_code(key_id: int, campaign: int, first: int, count: int, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         RING.mint(key_id, campaign, first, count)
 
@@ -119,9 +115,7 @@ def test_every_single_substitution_fails() -> None:
 
 
 @given(campaigns, serials, st.integers(0, 33), st.characters())
-def test_any_other_character_anywhere_never_verifies(
-    campaign: int, serial: int, place: int, other: str
-) -> None:
+def test_any_other_character_anywhere_never_verifies(campaign: int, serial: int, place: int, other: str) -> None:
     code = one(campaign, serial)
     changed = code[:place] + other + code[place + 1 :]
     assume(normalise(changed).upper() != code)  # the same character in lower case or full width is the same
@@ -220,9 +214,7 @@ def test_foreign_text_is_kept(text: str) -> None:
     assert RING.parse(text) == Hashed(hashed(text), "foreign")
 
 
-noisy_text = st.text(
-    st.sampled_from(list("]QC1e0\\026T \r\n\t\x00\x1d\u3000\ufeff\uff3d\uff11\uff34-aZ")), max_size=30
-)
+noisy_text = st.text(st.sampled_from(list("]QC1e0\\026T \r\n\t\x00\x1d\u3000\ufeff\uff3d\uff11\uff34-aZ")), max_size=30)
 
 
 def test_every_full_width_character_is_folded() -> None:

@@ -30,7 +30,6 @@ key_read         -        -          -          -        -       -        x     
 key_write        -        -          -          -        -       -        -       x
 log_read         -        -          -          -        -       -        x       x
 statement_read   -        -          -          x        x       -        x       x
-metrics_read     -        -          -          -        -       -        x       x
 """
 _HEAD, *_ROWS = TABLE.strip().splitlines()
 ALLOWED = {

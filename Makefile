@@ -33,11 +33,12 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install -qq --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# make chaos FAULTS=1000, or SECONDS=480 for as many as fit; SEED=7 for a schedule that was seen before.
+# make chaos FAULTS=1000, or SECONDS=480 for as many as fit; SEED=7 for a schedule that was seen before. More answers:
+# make chaos FAULTS=1000 CHAOS="--settle 4 --rate 20000 --vouchers 2000000"
 FAULTS ?= 100
 SECONDS ?= 0
 chaos: $(INSTALLED)
-	$(BIN)/python tests/fault/chaos.py --faults $(FAULTS) --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+	$(BIN)/python tests/fault/chaos.py --faults $(FAULTS) --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(CHAOS)
 
 bench-framers: $(INSTALLED)
 	$(BIN)/python tests/bench_framers.py

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import uvloop
 from chaos_check import Checker, Found
 from chaos_disk import Disk, build, copy_files
 from chaos_faults import BY_NAME, Planned, Scene, schedule, strike
@@ -33,7 +34,6 @@ from gateway.proof import read_live
 
 QUIET_S = 5.0  # this long after the faults stop, every id has its answer
 PARTITIONS = 2
-SETTLE_S = 0.3  # tills work on for up to this long between two faults, at random
 WORKING_ODDS = 0.75  # how often that begins only when answers come again; else the next fault hits while it recovers
 WORKING_ANSWERS, WORKING_S_MAX = 100, 5.0
 WATCH_S = 0.05
@@ -49,6 +49,7 @@ class Options:
     tills: int = 8
     vouchers: int = 60_000
     rate: float = 2500.0  # new scans a second
+    settle_s: float = 0.3  # tills work on for up to this long between two faults, at random
     small_disk: bool = False  # the gateway's data on a tmpfs of SMALL_BYTES; needs the right to mount
     source: Path = ROOT
 
@@ -161,7 +162,7 @@ class Run:
 
     async def _settle(self, scene: Scene, rng: random.Random) -> None:
         counts = scene.fleet.counts
-        wanted, seconds = counts.answers + WORKING_ANSWERS, rng.uniform(0.0, SETTLE_S)
+        wanted, seconds = counts.answers + WORKING_ANSWERS, rng.uniform(0.0, self._options.settle_s)
         if rng.random() < WORKING_ODDS:
             await _until(lambda: counts.answers >= wanted, WORKING_S_MAX)
         await asyncio.sleep(seconds)
@@ -214,19 +215,19 @@ async def _until(true: Callable[[], bool], seconds_max: float) -> float:
 
 
 def run(options: Options, *, say: Callable[[str], None] = lambda text: None, keep: bool = False) -> Report:
-    """One whole run in a directory of its own, which is removed unless `keep` or something was found."""
+    """One whole run in a directory of its own, which is removed unless `keep`, or a gateway of ours was at fault."""
     home = Path(tempfile.mkdtemp(prefix="chaos-"))  # short: the path of a socket has 107 bytes
     good, small = False, home / "data"
     if options.small_disk:
         small.mkdir()
         subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SMALL_BYTES},mode=700", "chaos", small], check=True)
     try:
-        report = asyncio.run(Run(options, home, say).whole())
+        report = uvloop.run(Run(options, home, say).whole())
         good = report.is_good
     finally:
         if options.small_disk:
             subprocess.run(["umount", small], check=True)
-        if keep or not good:
+        if keep or not (good or options.source != ROOT):
             say(f"kept: {home}")
         else:
             shutil.rmtree(home)
@@ -265,6 +266,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6), help="of the schedule")
     parser.add_argument("--only", default="", help=f"comma-separated kinds, of {', '.join(BY_NAME)}")
     parser.add_argument("--rate", type=float, default=2500.0, help="new scans a second (default 2500)")
+    parser.add_argument("--settle", type=float, default=0.3, help="seconds between faults, at most (default 0.3)")
     parser.add_argument("--vouchers", type=int, default=400_000)
     parser.add_argument("--source", type=Path, default=ROOT, help="the checkout whose gateway is run")
     parser.add_argument("--keep", action="store_true", help="keep the directory of the run")
@@ -274,7 +276,14 @@ def main() -> int:
         parser.error(f"no such fault: {unknown[0]}")
     print(f"seed {given.seed}", flush=True)
     options = Options(
-        given.seed, given.faults, given.seconds, only, vouchers=given.vouchers, rate=given.rate, source=given.source
+        given.seed,
+        given.faults,
+        given.seconds,
+        only,
+        vouchers=given.vouchers,
+        rate=given.rate,
+        source=given.source,
+        settle_s=given.settle,
     )
     report = run(options, say=lambda text: print(text, flush=True), keep=given.keep)
     print(in_words(report))

@@ -188,9 +188,11 @@ async def fill_disk(scene: Scene, rng: random.Random) -> None:
 
 
 async def eio_valkey(scene: Scene, rng: random.Random) -> None:
+    """It refuses every write from then on, for ever: only an operator who starts it again can end that."""
     scene.valkey.disk.fail_sync(1)
     await asyncio.sleep(rng.uniform(0.5, 1.5))
     scene.valkey.disk.fail_sync(0)
+    await _killed(scene, rng, [scene.valkey], power=rng.random() < 0.5)
 
 
 async def full_valkey(scene: Scene, rng: random.Random) -> None:

@@ -15,7 +15,7 @@ from devices.framing.raw import RawFramer
 
 ACK = b"\x06"
 ENABLE, NOT_ON_FILE = b"E", b"F"
-GOOD_READ, GOOD_READ_FORCED, LOW_TONE = b"B", b"\x01", b"34\r"  # forced: also where the beeper is set to off
+GOOD_READ_FORCED, LOW_TONE = b"\x01", b"34\r"  # forced: also where the beeper is set to off
 
 
 class DatalogicFramer(RawFramer):

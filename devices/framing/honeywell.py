@@ -20,7 +20,6 @@ from devices.framing.packets import PacketFramer
 
 SILENCE_MS = 500  # a long code may span many reads; no scanner pauses this long inside one
 MENU = b"\x16M\r"
-TRIGGER_ON, TRIGGER_OFF, BEEP = b"\x16T\r", b"\x16U\r", b"\x16\x07\r"
 SIGNALS = {Signal.GOOD: b"\x1b7,", Signal.BAD: b"\x1b8,", Signal.WAIT: b"\x1b4,"}  # as read, as failed, one low beep
 
 START, MIDDLE, GS, CR = b"\x16\xfe", b"\rMSGGET", b"\x1d", 0x0D

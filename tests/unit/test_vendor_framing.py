@@ -4,7 +4,7 @@ import pytest
 from scanner_wire import datalogic, fm200, msgget, newland
 
 from devices.framing import FaultReason, Frame, FrameFault, Signal
-from devices.framing.honeywell import BEEP, TRIGGER_OFF, TRIGGER_ON, HoneywellFramer, menu_command
+from devices.framing.honeywell import HoneywellFramer, menu_command
 from devices.framing.newland import LrcOver, NewlandFramer, command
 
 # --- Honeywell --------------------------------------------------------------------------------------------------------
@@ -13,7 +13,6 @@ from devices.framing.newland import LrcOver, NewlandFramer, command
 def test_honeywell_commands_are_the_published_ones() -> None:
     assert menu_command("DECHDR1", keep=True) == bytes.fromhex("164D0D") + b"DECHDR1."
     assert HoneywellFramer().greeting(0) == bytes.fromhex("164D0D") + b"DECHDR1!"
-    assert tuple(map(bytes.fromhex, ("16540D", "16550D", "16070D"))) == (TRIGGER_ON, TRIGGER_OFF, BEEP)
     signals = [HoneywellFramer().verdict_signal(one, 0) for one in (Signal.GOOD, Signal.BAD, Signal.WAIT)]
     assert signals == [bytes.fromhex("1B372C"), bytes.fromhex("1B382C"), bytes.fromhex("1B342C")]
 

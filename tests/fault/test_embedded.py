@@ -6,11 +6,11 @@ import signal
 import stat
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from private_valkey import connected, pid_of, runs, short_directory, until, until_replaced
+from private_valkey import connected, pid_of, runs, until, until_replaced
 
 from gateway.embedded import (
     RESTARTS_MAX,
@@ -45,25 +45,6 @@ asyncio.run(main())
 
 async def until_state(embedded: EmbeddedValkey, state: State) -> None:
     await until(lambda: embedded.state is state)
-
-
-@pytest.fixture
-def directory() -> Iterator[Path]:
-    with short_directory() as directory:
-        yield directory
-
-
-@pytest.fixture
-def reports() -> list[str]:
-    return []
-
-
-@pytest.fixture
-async def embedded(directory: Path, reports: list[str]) -> AsyncIterator[EmbeddedValkey]:
-    """Not yet started; whatever it started or adopted is gone afterwards."""
-    embedded = EmbeddedValkey(directory, on_report=reports.append)
-    yield embedded
-    await embedded.stop()
 
 
 def killed_gateway(directory: Path, moment: str = "ready") -> None:

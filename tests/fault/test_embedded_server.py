@@ -2,33 +2,13 @@
 
 import os
 import stat
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from private_valkey import connected, short_directory
+from private_valkey import connected
 
 from gateway.embedded import EmbeddedMissing, EmbeddedTooOld, EmbeddedValkey
 from gateway.valkey_server import ask, find_server, packaged_server
-
-
-@pytest.fixture
-def directory() -> Iterator[Path]:
-    with short_directory() as directory:
-        yield directory
-
-
-@pytest.fixture
-def reports() -> list[str]:
-    return []
-
-
-@pytest.fixture
-async def embedded(directory: Path, reports: list[str]) -> AsyncIterator[EmbeddedValkey]:
-    """Not yet started; whatever it started or adopted is gone afterwards."""
-    embedded = EmbeddedValkey(directory, on_report=reports.append)
-    yield embedded
-    await embedded.stop()
 
 
 async def test_only_the_owner_can_reach_it(embedded: EmbeddedValkey, directory: Path) -> None:

@@ -3,13 +3,12 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 import uvloop
-from private_valkey import short_directory
 
 from gateway.embedded import EmbeddedValkey
 from gateway.main import connector_of_endpoint
@@ -19,12 +18,6 @@ CALLERS = 30
 ROUNDS = 6  # the race that once got through was won or lost by microseconds: 4 rounds in 10 saw it
 BREATH_S = 0.05
 IDLE_S = 0.3
-
-
-@pytest.fixture
-def directory() -> Iterator[Path]:
-    with short_directory() as made:
-        yield made
 
 
 @asynccontextmanager

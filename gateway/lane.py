@@ -259,14 +259,24 @@ class Lane:
         """Stop admitting, fail what waits as UNRESOLVED, and recover in the background."""
         if self.state is LaneState.HALTED:
             return
-        self.state, self.why = LaneState.RECOVERING, why
+        self._stop_admitting(LaneState.RECOVERING, why)
+        if self._recovery is None or self._recovery.done():
+            self._recovery = self._loop.create_task(self._recover())
+
+    def halt(self, why: str) -> None:
+        """Stop admitting until an operator has decided; what waits stays UNRESOLVED."""
+        if self.state is LaneState.HALTED:
+            return
+        self._stop_admitting(LaneState.HALTED, why)
+        self._on_recovered(self.partition, PartitionHalted(self.partition, why))
+
+    def _stop_admitting(self, state: LaneState, why: str) -> None:
+        self.state, self.why = state, why
         waiting = [*self._full, self._forming]
         self._full.clear()
         self._forming, self._waiting = _Forming(), 0
         for forming in waiting:
             _give_up(forming)
-        if self._recovery is None or self._recovery.done():
-            self._recovery = self._loop.create_task(self._recover())
 
     async def _recover(self) -> None:
         attempt = 0
@@ -283,12 +293,12 @@ class Lane:
                     purged=self._purged(),
                 )
             except (ArbiterLost, ArbiterRefused, ArbiterUnfit) as error:
-                self.why = str(error)
+                if self.state is LaneState.RECOVERING:  # nobody halted it meanwhile
+                    self.why = str(error)
                 await asyncio.sleep(RECOVERY_WAIT_S[min(attempt, len(RECOVERY_WAIT_S) - 1)])
                 attempt += 1
             except PartitionHalted as halted:
-                self.state, self.why = LaneState.HALTED, halted.why
-                self._on_recovered(self.partition, halted)
+                self.halt(halted.why)
             except LogFailed as error:
                 self._on_fatal(error)
                 return
@@ -296,6 +306,8 @@ class Lane:
                 self._admit(outcome)
 
     def _admit(self, outcome: Recovered) -> None:
+        if self.state is LaneState.HALTED:
+            return
         self.state, self.why = LaneState.ADMITTING, ""
         self.durable_seq = outcome.head.seq
         self._on_recovered(self.partition, outcome)

@@ -37,13 +37,13 @@ class TypedCode(msgspec.Struct, frozen=True):
 
 
 class ShowOpen(msgspec.Struct, frozen=True):
-    """`status`: what is still waiting."""
+    """`waiting`: what is still waiting."""
 
 
 def parse_command(line: str) -> Undo | TypedCode | ShowOpen | None:
     """None: not a command; say which there are."""
     words = line.split()
-    if words == ["status"]:
+    if words == ["waiting"]:
         return ShowOpen()
     if len(words) == 2 and words[0] in ("reverse", "give-up"):
         tail = words[1].lower().removeprefix("#").replace("-", "")

@@ -162,8 +162,8 @@ _SAY = {
     "ambiguous": ("more than one scan ends so: type more of it", "有多笔记录符合，请输入更多位"),
     "not_open": ("that one has its answer: use `reverse`", "该笔已有结果：请用 `reverse`"),
     "commands": (
-        "commands: reverse last | reverse <number> | give-up last | give-up <number> | code <text> | status",
-        "命令：reverse last | reverse <编号> | give-up last | give-up <编号> | code <券码> | status",
+        "commands: reverse last | reverse <number> | give-up last | give-up <number> | code <text> | waiting",
+        "命令：reverse last | reverse <编号> | give-up last | give-up <编号> | code <券码> | waiting",
     ),
 }
 _WINNER = ("Used at {store}, till {terminal}, {at}.", "使用门店 {store}，收银台 {terminal}，时间 {at}。")

@@ -150,7 +150,7 @@ async def test_the_socket_takes_the_same_commands(till: TillBench, gateway: Scri
     await started(till)
     reader, writer = await asyncio.open_unix_connection(till.state / SOCKET_NAME)
     answers = []
-    for command in ("status", "code TYPED", "what"):
+    for command in ("waiting", "code TYPED", "what"):
         writer.write(command.encode() + b"\n")
         answers.append((await reader.readline()).decode())
     writer.close()

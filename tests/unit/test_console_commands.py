@@ -10,7 +10,7 @@ from devices.console import ShowOpen, TypedCode, Undo, parse_command
 @pytest.mark.parametrize(
     ("line", "command"),
     (
-        ("status", ShowOpen()),
+        ("waiting", ShowOpen()),
         ("reverse last", Undo("reverse", "")),
         ("give-up LAST", Undo("give-up", "")),
         ("reverse #AbCdEf", Undo("reverse", "abcdef")),

@@ -106,7 +106,7 @@ async def test_commands_name_one_scan_or_say_why_not(desk: Desk) -> None:
     assert "no scan like that" in await desk.till.execute("reverse ffffffffffffffffffffffffffffffff")
     assert "undoing" in await desk.till.execute(f"reverse {accepted.hex()}")
     assert "nothing to undo" in await desk.till.execute("reverse last"), "it is being undone already"
-    assert tail_of(accepted) in await desk.till.execute("status")
+    assert tail_of(accepted) in await desk.till.execute("waiting")
 
 
 async def test_a_refused_reversal_may_be_asked_again_with_a_new_id(desk: Desk) -> None:

@@ -18,6 +18,7 @@ LIBRARY = "tillgate_1"
 LOAD_FIELDS_MAX = 1000  # Lua's unpack() stops at about 8,000 values; a call of 2,000 stays under a millisecond
 STREAM_READ_MAX = 64  # batches read from the redis stream at a time: at most about 6 MB
 SCAN_KEYS = 1000  # keys looked at by one SCAN: about a millisecond of Valkey
+LOOKUPS_IN_FLIGHT_MAX = 128  # half of what a pipe takes: however many ask, the lane's own calls find room
 KEY_FIRST = 4  # Lua counts from 1, and head, log and load come first
 LIBRARY_TEXT = Path(__file__).with_name("claim.lua")
 
@@ -132,9 +133,12 @@ class ValkeyArbiter:
         return Head(reply[0], reply[1])
 
     async def lookup(self, partition: int, wanted: Sequence[tuple[bytes, bytes]]) -> tuple[Head, list[bytes | None]]:
-        """Values of (hash key, field) pairs, and the head they were read beside. Writes nothing."""
+        """Values of (hash key, field) pairs, and the head they were read beside. Writes nothing.
+
+        Raises ArbiterRefused too when LOOKUPS_IN_FLIGHT_MAX calls wait for their answers: the lane has the rest.
+        """
         keys = [head_key(partition), *(key for key, _ in wanted)]
-        reply = await self._call(
+        reply = await self._call_beside(
             partition, "FCALL_RO", "tillgate_lookup_1", len(keys), *keys, *(field for _, field in wanted)
         )
         return parse_head(reply[0]), reply[1:]
@@ -156,17 +160,17 @@ class ValkeyArbiter:
     async def delete(self, partition: int, keys: Sequence[bytes]) -> None:
         """Forget hashes (a purged campaign's); the log has said so first."""
         if keys:
-            await self._call(partition, "UNLINK", *keys)
+            await self._call_beside(partition, "UNLINK", *keys)
 
     async def forget_codes(self, partition: int, campaign: int) -> None:
         """Forget the registered codes of a purged campaign."""
         prefix = campaign.to_bytes(4, "big")
         async for page in self._pages(partition, b"{%d}r*" % partition):
             for key in page:
-                codes = _mapping(await self._call(partition, "HGETALL", key))
+                codes = _mapping(await self._call_beside(partition, "HGETALL", key))
                 doomed = [field for field, value in codes.items() if value.startswith(prefix)]
                 if doomed:
-                    await self._call(partition, "HDEL", key, *doomed)
+                    await self._call_beside(partition, "HDEL", key, *doomed)
 
     async def _pages(self, partition: int, pattern: bytes) -> AsyncIterator[list[bytes]]:
         """The keys of a pattern, SCAN by SCAN."""
@@ -221,6 +225,13 @@ class ValkeyArbiter:
         if pipe is None:
             raise ArbiterLost("not connected")
         return await pipe.call(*args)
+
+    async def _call_beside(self, partition: int, *args: Any) -> Any:
+        """A call that is not the lane's: there may be any number of them, and they must not crowd out a claim."""
+        pipe = self._pipes.get(partition)
+        if pipe is not None and pipe.in_flight >= LOOKUPS_IN_FLIGHT_MAX:
+            raise ArbiterRefused(f"more than {LOOKUPS_IN_FLIGHT_MAX} look-ups in flight")
+        return await self._call(partition, *args)
 
     async def _open(self, partition: int) -> None:
         old = self._pipes.pop(partition, None)

@@ -18,7 +18,7 @@ import redis.exceptions
 from redis.asyncio import Connection
 
 LOST = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError)
-CALLS_IN_FLIGHT_MAX = 256  # a lane claims at most a few batches at once; the rest is look-ups and recovery reads
+CALLS_IN_FLIGHT_MAX = 256  # twice what look-ups may take: a lane claims two batches at once and recovers call by call
 ANSWER_TIMEOUT_S = 2.0  # a claim takes about a millisecond; after two seconds the connection is as good as lost
 
 
@@ -42,6 +42,11 @@ class Pipe:
         self._reader = self._loop.create_task(self._read())
         self._watch = self._loop.call_later(ANSWER_TIMEOUT_S / 4, self._check_oldest)
         self.lost = False
+
+    @property
+    def in_flight(self) -> int:
+        """Calls whose reply is not taken yet; also those whose caller gave up."""
+        return len(self._waiting)
 
     async def call(self, *args: Any) -> Any:
         """Send one command and wait for its reply. Raises ArbiterLost, ArbiterRefused."""

@@ -154,9 +154,7 @@ def test_a_store_terminal_installs_only_its_own_needs() -> None:
 
 def test_the_command_starts_without_the_gateways_needs() -> None:
     program = f"import sys, gateway.cli; print(*sorted(set({GATEWAY_ONLY!r}) & set(sys.modules)))"
-    run = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert not run.stdout.split(), f"importing gateway.cli also loads: {run.stdout}"
 
@@ -238,9 +236,7 @@ def test_every_module_is_used() -> None:
     for module in modules().values():
         used |= {name for name in texts(module) if name != module.name}
         used |= {found.target for found in imports(module)}
-    unused = [
-        name for name, module in modules().items() if module.path.name != "__init__.py" and name not in used
-    ]
+    unused = [name for name, module in modules().items() if module.path.name != "__init__.py" and name not in used]
     assert not unused, f"no module imports or starts: {', '.join(unused)}"
 
 

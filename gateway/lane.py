@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection
 from typing import Protocol
 
 from eventstore.events import Extra, encode_records
-from eventstore.log import AppendRefused, Batch, EventLog, LogFailed
+from eventstore.log import AppendRefused, Batch, EventLog, LogDamaged, LogFailed
 from gateway.claims import KEY_FIRST, Arbiter, ArbiterUnfit, Behind, Claimed, Keyed
 from gateway.messages import Verdict
 from gateway.pipe import ArbiterLost, ArbiterRefused
@@ -194,9 +194,12 @@ class Lane:
 
     def _carried(self, task: asyncio.Task[None]) -> None:
         self._under_way.discard(task)
+        self._ended(task)
+        self._flush()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._on_fatal(error)  # a bug: nothing this gateway says can be relied on any more
-        self._flush()
 
     # --- claim, append, answer ---
 
@@ -208,6 +211,9 @@ class Lane:
         except (ArbiterLost, ArbiterRefused, AppendRefused, _ClaimBehind) as error:
             _give_up(forming)
             self.recover(f"{type(error).__name__}: {error}")
+        except LogDamaged as error:
+            _give_up(forming)
+            self.halt(str(error))
         except LogFailed as error:
             _give_up(forming)
             self._on_fatal(error)
@@ -262,6 +268,7 @@ class Lane:
         self._stop_admitting(LaneState.RECOVERING, why)
         if self._recovery is None or self._recovery.done():
             self._recovery = self._loop.create_task(self._recover())
+            self._recovery.add_done_callback(self._ended)
 
     def halt(self, why: str) -> None:
         """Stop admitting until an operator has decided; what waits stays UNRESOLVED."""

@@ -92,11 +92,11 @@ async def recover(
     done: list[Branch] = []
     rounds = 0
     while rounds < ROUNDS_MAX:
-        log_head, valkey = await log.head(partition), await arbiter.head(partition)
-        if valkey.seq == 0 and await _is_being_loaded(arbiter, partition):
-            continue
-        rounds += 1
         try:
+            log_head, valkey = await log.head(partition), await arbiter.head(partition)
+            if valkey.seq == 0 and await _is_being_loaded(arbiter, partition):
+                continue
+            rounds += 1
             branch, stream = await _look(arbiter, log, partition, log_head, valkey)
             if branch is Branch.READY:
                 return Recovered(log_head, tuple(done) or (branch,))

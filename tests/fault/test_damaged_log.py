@@ -1,11 +1,14 @@
 """A lane that is halted, and a damaged log under a running gateway: one partition stops, the process does not."""
 
 import asyncio
+import sqlite3
 from pathlib import Path
 
+import pytest
 import redis
 from core_world import until, world
 
+from gateway.core import LOG_FILE
 from gateway.lane import LaneState
 from gateway.messages import Verdict
 from gateway.recovery import PartitionHalted
@@ -40,3 +43,37 @@ async def test_a_recovery_under_way_does_not_undo_a_halt(tmp_path: Path, valkey_
         await until(recovery.done)
         assert lane.state is LaneState.HALTED
         assert lane.why == "somebody looked up a damaged row"
+
+
+def damage(directory: Path, seq: int) -> None:
+    """Let batch `seq` of partition 0 fail its checksum."""
+    with sqlite3.connect(directory / LOG_FILE) as connection:
+        assert connection.execute("UPDATE batch SET crc = crc + 1 WHERE id = ?", (seq,)).rowcount == 1
+    connection.close()
+
+
+async def test_a_damaged_newest_batch_halts_the_lane_that_recovers(tmp_path: Path, valkey_endpoint: str) -> None:
+    async with world(tmp_path, valkey_endpoint) as w:
+        (code,) = await w.codes(1)
+        assert await w.verdict(1, w.scan(code)) is Verdict.ACCEPTED
+        damage(tmp_path, (await w.core.log.head(0)).seq)
+        with redis.Redis.from_url(valkey_endpoint) as client:
+            client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        lane = w.core.lanes[0]
+        await until(lambda: lane.state is LaneState.HALTED)
+        assert "restore the log from its backup" in lane.why
+        assert isinstance(w.seen.outcomes[-1], PartitionHalted)
+        assert not w.core.fatal.done()
+
+
+async def test_a_bug_in_a_recovery_is_told(tmp_path: Path, valkey_endpoint: str) -> None:
+    async with world(tmp_path, valkey_endpoint) as w:
+        lane = w.core.lanes[0]
+
+        def broken() -> frozenset[int]:
+            raise ZeroDivisionError
+
+        lane._purged = broken
+        lane.recover("the test says so")
+        with pytest.raises(ZeroDivisionError):
+            await asyncio.wait_for(asyncio.shield(w.core.fatal), 5)

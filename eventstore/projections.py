@@ -115,6 +115,11 @@ class RedemptionIndex:
         """(partition, seq, index) of the record that answers this id, if it is indexed yet."""
         return await asyncio.get_running_loop().run_in_executor(self._reader, self._find, redemption_id)
 
+    async def ids_dated(self, after_ms: int, until_ms: int, limit: int) -> list[bytes]:
+        """UUIDv7 ids minted in (after_ms, until_ms], oldest first, at most `limit` of them."""
+        span = (after_ms.to_bytes(6, "big") + b"\xff" * 10, until_ms.to_bytes(6, "big") + b"\xff" * 10, limit)
+        return await asyncio.get_running_loop().run_in_executor(self._reader, self._ids_between, *span)
+
     async def reused(self) -> list[IdReused]:
         """Every id that ever took effect twice, for a caller that missed `on_reused` in a crash."""
         return await asyncio.get_running_loop().run_in_executor(self._reader, _reused_since, self._reading, 0)
@@ -153,6 +158,13 @@ class RedemptionIndex:
             self._writing.execute("BEGIN")
             for statement in _FORGET:
                 self._writing.execute(statement)
+
+    def _ids_between(self, low: bytes, high: bytes, limit: int) -> list[bytes]:
+        sql = (
+            "SELECT id FROM redemption WHERE id > ? AND id <= ? "
+            "AND substr(id, 7, 1) BETWEEN x'70' AND x'7f' ORDER BY id LIMIT ?"
+        )
+        return [row[0] for row in self._reading.execute(sql, (low, high, limit))]
 
     def _find(self, redemption_id: bytes) -> Place | None:
         sql = "SELECT batch, place FROM redemption WHERE id = ?"

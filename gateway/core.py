@@ -20,9 +20,10 @@ from gateway.codes import CodeKeys, KeyRing
 from gateway.control import Control
 from gateway.desk import Desk
 from gateway.lane import Lane
-from gateway.ledger import Ledger, recent_ids
+from gateway.ledger import Ledger, add_ids_ahead, recent_ids
 from gateway.recovery import PartitionHalted, Recovered
 from gateway.redeem import Redeemer
+from gateway.reversals import Reversals
 
 LOG_FILE, INDEX_FILE = "log.db", "index.db"
 BEAT_S = 0.25
@@ -58,6 +59,7 @@ class Core:
         self.log, self.index = log, index
         self.control, self.lanes, self.arbiter = parts.control, parts.lanes, parts.arbiter
         self.redeemer, self.desk, self.ledger = parts.redeemer, parts.desk, parts.ledger
+        self.reversals = parts.reversals
         self.fatal, self.follower = parts.fatal, parts.follower
         self.on_stall: Callable[[float], None] = lambda seconds: None
         self.leaving = False  # set when the process is asked to end: from then on it is not ready
@@ -91,6 +93,10 @@ class Core:
 
     async def _write_reused(self, reused: Sequence[IdReused]) -> None:
         await self.control.record("gateway", lambda directory, now_ms: reused)
+
+    def watch(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run something beside the gateway; if it fails, the gateway ends."""
+        self._tasks.append(self._watched(work))
 
     def troubles(self) -> list[str]:
         """Why this gateway is not ready, in words; empty when it is."""
@@ -134,6 +140,7 @@ class _Parts(msgspec.Struct):
     arbiter: ValkeyArbiter
     redeemer: Redeemer
     desk: Desk
+    reversals: Reversals
     ledger: Ledger
     follower: Follower
     fatal: asyncio.Future[None]
@@ -186,19 +193,22 @@ async def open_core(
     )
     ledger = Ledger(log, follower, index)
     core: Core
+    recent, complete_since_ms = await recent_ids(log, now_ms())
     redeemer = Redeemer(
         ring=KeyRing(code_keys),
         control=control,
         lanes=lanes,
         arbiter=arbiter,
         used=ledger,
-        recent=await recent_ids(log, now_ms()),
+        recent=recent,
         now_ms=now_ms,
         on_fatal=on_fatal,
         is_stalled=lambda: core.is_stalled(),  # noqa: PLW0108 - core is made of this
     )
     desk = Desk(redeemer=redeemer, control=control, lanes=lanes, arbiter=arbiter, ledger=ledger, now_ms=now_ms)
-    core = Core(log, index, _Parts(control, lanes, arbiter, redeemer, desk, ledger, follower, fatal))
+    reversals = Reversals(desk=desk, redeemer=redeemer, control=control, lanes=lanes, ledger=ledger, now_ms=now_ms)
+    core = Core(log, index, _Parts(control, lanes, arbiter, redeemer, desk, reversals, ledger, follower, fatal))
+    core.watch(add_ids_ahead(recent, ledger, index, complete_since_ms, now_ms()))
     for lane in lanes:
         lane.recover("starting")
     return core

@@ -1,13 +1,13 @@
-"""What is asked rarely: reversals, look-ups, issue, import, void, the life of one voucher. Off the hot path, async.
+"""What is asked rarely: look-ups, issue, import, void, the life of one voucher. Off the hot path, async.
 
-Everything that changes a voucher goes through the voucher's lane like a scan does, so it is claimed, logged and
-answered by the same rules. A reversal names a redemption: if the log has it, its record says which voucher and which
-claim id; if not, the till's copy of the original (it has one in its journal) does, and the reversal becomes a tombstone
-that refuses the late original for ever.
+What changes a voucher here goes through the voucher's lane like a scan does, so it is claimed, logged and answered by
+the same rules. What is read from Valkey counts only while its lane admits and its head is no older than the log's.
 """
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
+from hashlib import blake2b
 
 import msgspec
 
@@ -16,7 +16,6 @@ from eventstore.events import (
     NO_ID,
     RECORD,
     REDEEM,
-    REVERSE,
     VOID,
     CampaignPurged,
     ControlEvent,
@@ -34,17 +33,17 @@ from eventstore.vouchers import (
     voucher_field,
     voucher_key,
 )
-from gateway.campaign import FOREIGN, SIGNED, TYPED, Campaign, Made, decide_reversal
+from gateway.campaign import FOREIGN, SIGNED, TYPED, Campaign
 from gateway.claims import ValkeyArbiter
 from gateway.codes import Hashed, Refused, classify_for_import
 from gateway.control import Control
 from gateway.directory import Directory, Rejected
-from gateway.identity import Spot, claim_id_of, fault_of, fault_of_reversal, partition_of, void_claim_id
-from gateway.lane import Asked, Lane
+from gateway.identity import Spot, partition_of, void_claim_id
+from gateway.lane import Asked, Lane, LaneState
 from gateway.ledger import Found, Ledger
-from gateway.messages import ID_BYTES, Reverse, Verdict
+from gateway.messages import Verdict
+from gateway.pipe import ArbiterRefused
 from gateway.redeem import Redeemer
-from gateway.roles import Principal
 
 IMPORT_CODES_MAX = 1000  # one batch; a larger list comes in chunks, each with its own request id
 REASON_CHARS_MAX = 200
@@ -82,106 +81,6 @@ class Desk:
         self._redeemer, self._control, self._lanes, self._arbiter = redeemer, control, lanes, arbiter
         self._ledger, self._now_ms = ledger, now_ms
 
-    # --- reversals ---
-
-    async def reverse(
-        self, asker: Principal, terminal: int, reversals: Sequence[Reverse], done: Callable[[Asked], None]
-    ) -> None:
-        """Undo named redemptions; `terminal` is where the asker stands (0: at none)."""
-        asked = Asked(len(reversals), done)
-        if not reversals:
-            done(asked)
-            return
-        if not self._control.is_confirmed():
-            asked.give_up(0, len(reversals))
-            return
-        for index, reversal in enumerate(reversals):
-            fault = fault_of_reversal(reversal)
-            if fault is not None:
-                asked.notes[index] = fault
-                self._add_reversal(asked, index, terminal, reversal, Verdict.UNREADABLE, None, NO_ID)
-                continue
-            await self._reverse_one(asker, asked, index, terminal, reversal)
-
-    async def _reverse_one(self, asker: Principal, asked: Asked, index: int, terminal: int, reversal: Reverse) -> None:
-        target = reversal.redemption_id
-        found = await self._ledger.find(target)
-        if found is None and self._redeemer.recent.get(target) is not None and reversal.original is None:
-            asked.give_up(index, 1)  # it is on its way: neither "not found" nor anything else would be true
-            return
-        verdict, spot, claim_id = await self._judge_reversal(asker, terminal, reversal, found)
-        if verdict is Verdict.UNRESOLVED:
-            asked.give_up(index, 1)
-            return
-        if spot is not None:
-            used = self._redeemer.recent.get(reversal.reversal_id)
-            used = used or await self._ledger.claim_id_of(reversal.reversal_id)
-            if used is not None and used != claim_id:
-                verdict, spot = Verdict.ID_REUSED, None
-            elif used is None:
-                self._redeemer.recent.put(reversal.reversal_id, claim_id, self._now_ms())
-        self._add_reversal(asked, index, terminal, reversal, verdict, spot, claim_id)
-
-    async def _judge_reversal(
-        self, asker: Principal, terminal: int, reversal: Reverse, found: Found | None
-    ) -> tuple[Verdict, Spot | None, bytes]:
-        if found is not None:
-            record = found.record
-            if record.op != REDEEM or not record.campaign:
-                return Verdict.NOT_FOUND, None, NO_ID
-            spot = Spot(record.campaign, record.serial, SIGNED)
-            return self._may_reverse(asker, terminal, found), spot, record.claim_id
-        original = reversal.original
-        if original is None or original.redemption_id != reversal.redemption_id or fault_of(original):
-            return Verdict.NOT_FOUND, None, NO_ID
-        named = await self.identify(original.code)
-        if named is None:
-            return Verdict.UNRESOLVED, None, NO_ID
-        if not isinstance(named, Spot):
-            return Verdict.NOT_FOUND, None, NO_ID
-        return Verdict.ACCEPTED, named, claim_id_of(terminal, original, named.campaign, named.serial)
-
-    def _may_reverse(self, asker: Principal, terminal: int, found: Found) -> Verdict:
-        directory = self._control.directory
-        made_at = directory.terminals.get(found.record.terminal)
-        campaign = directory.campaigns.get(found.record.campaign)
-        assert made_at is not None, "a logged redemption names its terminal and campaign"
-        assert campaign is not None, "a logged redemption names its terminal and campaign"
-        merchant = directory.stores[made_at.store].merchant
-        made = Made(found.record.terminal, merchant, found.at_ms)
-        return decide_reversal(made, asker, acting_terminal=terminal, offer=campaign.offer, now_ms=self._now_ms())
-
-    def _add_reversal(
-        self,
-        asked: Asked,
-        index: int,
-        terminal: int,
-        reversal: Reverse,
-        verdict: Verdict,
-        spot: Spot | None,
-        claim_id: bytes,
-    ) -> None:
-        campaign, serial = (spot.campaign, spot.serial) if spot else (0, 0)
-        partition = partition_of(campaign, serial, len(self._lanes)) if spot else terminal % len(self._lanes)
-        fits = len(reversal.reversal_id) == ID_BYTES and len(reversal.redemption_id) == ID_BYTES
-        record = RECORD.pack(
-            REVERSE,
-            verdict,
-            0,
-            0,
-            campaign,
-            serial,
-            reversal.reversal_id if fits else NO_ID,
-            claim_id,
-            terminal,
-            reversal.reversed_ms if 0 <= reversal.reversed_ms < 2**63 else 0,
-            self._control.directory.control_seq & 0xFFFFFFFF,
-        )
-        reason = reversal.reason[:REASON_CHARS_MAX] if reversal.reason else None
-        extra = Extra(target_id=reversal.redemption_id if fits else None, reason=reason)
-        key = voucher_key(partition, campaign, serial) if spot else None
-        self._lanes[partition].add(record, key, asked, index, extra)
-
     # --- look-ups ---
 
     async def identify(self, code: str) -> Spot | Refused | None:
@@ -206,7 +105,11 @@ class Desk:
         """A voucher's entries as Valkey holds them. Raises ArbiterLost, ArbiterRefused."""
         partition = partition_of(campaign, serial, len(self._lanes))
         wanted = [(voucher_key(partition, campaign, serial), voucher_field(serial))]
-        _, values = await self._arbiter.lookup(partition, wanted)
+        lane = self._lanes[partition]
+        admitting, durable_seq = lane.state is LaneState.ADMITTING, lane.durable_seq
+        head, values = await self._arbiter.lookup(partition, wanted)
+        if not admitting or head.seq < durable_seq:
+            raise ArbiterRefused("Valkey's state is being brought up to the log's: ask again")
         return values[0] or b""
 
     async def find(self, redemption_id: bytes) -> Found | None:
@@ -217,6 +120,9 @@ class Desk:
         found = await self._ledger.find(redemption_id)
         if found is None or not found.record.campaign or found.record.op != REDEEM:
             return found
+        campaign = self._control.directory.campaigns.get(found.record.campaign)
+        if campaign is not None and campaign.purged:  # Valkey has forgotten it; the log never does
+            return msgspec.structs.replace(found, undone=await self._ledger.reversal_of(found))
         state = await self.voucher(found.record.campaign, found.record.serial)
         undone = [entry for entry in state.settled if entry.claim_id == found.record.claim_id]
         return msgspec.structs.replace(found, undone=undone[0]) if undone else found
@@ -269,7 +175,7 @@ class Desk:
             groups[kind].append((index, hashed.keyed_hash))
         for name, members in groups.items():
             if members:
-                issued = await self._reserve(actor, slug, name, len(members), f"{request_id}:{name}")
+                issued = await self._reserve(actor, slug, name, len(members), _import_id(request_id, name, members))
                 if isinstance(issued, Rejected):
                     return issued
                 results.update(await self._register(issued, members))
@@ -277,7 +183,7 @@ class Desk:
 
     async def _register(self, issued: VouchersIssued, members: Sequence[tuple[int, bytes]]) -> dict[int, Imported]:
         answered: asyncio.Future[Asked] = asyncio.get_running_loop().create_future()
-        asked = Asked(len(members), answered.set_result)
+        asked = Asked(len(members), partial(_settle_once, answered))
         seq = self._control.directory.control_seq & 0xFFFFFFFF
         for offset, (_, keyed_hash) in enumerate(members):
             serial = issued.first_serial + offset
@@ -301,7 +207,7 @@ class Desk:
         seq = directory.control_seq & 0xFFFFFFFF
         record = RECORD.pack(VOID, 0, 0, 0, campaign, serial, claim_id, claim_id, 0, self._now_ms(), seq)
         answered: asyncio.Future[Asked] = asyncio.get_running_loop().create_future()
-        asked = Asked(1, answered.set_result)
+        asked = Asked(1, partial(_settle_once, answered))
         extra = Extra(cashier_ref=actor, reason=reason[:REASON_CHARS_MAX])
         self._lanes[partition].add(record, voucher_key(partition, campaign, serial), asked, 0, extra)
         verdict = Verdict((await answered).codes[0])
@@ -335,6 +241,19 @@ class Desk:
         for lane in self._lanes:
             await self._arbiter.forget_codes(lane.partition, campaign.number)
         return len(firsts)
+
+
+def _import_id(request_id: str, kind: str, members: Sequence[tuple[int, bytes]]) -> str:
+    """The request id of one kind's range: other codes under the same request must not share their serials."""
+    state = blake2b(request_id.encode(), digest_size=16, person=b"import")
+    for _, keyed_hash in members:
+        state.update(keyed_hash)
+    return f"{kind}-{state.hexdigest()}"
+
+
+def _settle_once(answered: asyncio.Future[Asked], asked: Asked) -> None:
+    if not answered.done():  # the caller may have gone away
+        answered.set_result(asked)
 
 
 def _imported(index: int, verdict: Verdict) -> Imported:

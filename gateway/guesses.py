@@ -8,16 +8,23 @@ LOCK_MS = 10 * 60_000
 
 
 class Guesses:
-    """Times of the latest wrong codes of each terminal. Bounded: a terminal keeps at most GUESSES_MAX times."""
+    """The latest wrong codes of each terminal: when, and in which request, so that a retry is no second guess.
+
+    Bounded: a terminal keeps at most GUESSES_MAX of them. `locking` holds terminals whose lock is decided but is not
+    an event yet, so that a burst cannot outrun it.
+    """
 
     def __init__(self) -> None:
-        self._times: dict[int, deque[int]] = {}
+        self._wrong: dict[int, deque[tuple[int, bytes]]] = {}
+        self.locking: set[int] = set()
 
-    def wrong(self, terminal: int, now_ms: int) -> bool:
+    def wrong(self, terminal: int, now_ms: int, request: bytes) -> bool:
         """One more wrong code; True if this one is one too many (counting then starts afresh)."""
-        times = self._times.setdefault(terminal, deque(maxlen=GUESSES_MAX))
-        times.append(now_ms)
-        if len(times) < GUESSES_MAX or now_ms - times[0] > WINDOW_MS:
+        wrong = self._wrong.setdefault(terminal, deque(maxlen=GUESSES_MAX))
+        if any(earlier == request for _, earlier in wrong):
             return False
-        del self._times[terminal]
+        wrong.append((now_ms, request))
+        if len(wrong) < GUESSES_MAX or now_ms - wrong[0][0] > WINDOW_MS:
+            return False
+        del self._wrong[terminal]
         return True

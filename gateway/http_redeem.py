@@ -161,7 +161,7 @@ class Redemptions:
         scan = scan_of(body)
         redemption_id = scan.redemption_id.hex()
         core = self._core
-        told = await preview(core.desk, core.redeemer, terminal, scan.code, now_ms=wall_ms())
+        told = await preview(core.desk, core.redeemer, terminal, scan.code)
         if told.verdict is Verdict.UNRESOLVED:
             return _response(request, answers.unresolved(redemption_id))
         directory = self._core.control.directory
@@ -260,7 +260,7 @@ class Redemptions:
         started_s = self._time()
         self._reversed.in_flight += 1
         try:
-            await self._core.desk.reverse(principal, number, [reversal], done)
+            await self._core.reversals.reverse(principal, number, [reversal], done)
         except (ArbiterLost, ArbiterRefused):
             Asked(1, done).give_up(0, 1)
         asked = await answered

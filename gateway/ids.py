@@ -13,8 +13,8 @@ _TAIL = b"\xff" * 10
 class RecentIds:
     """redemption_id -> claim_id of everything used lately."""
 
-    def __init__(self, floor_ms: int) -> None:
-        """`floor_ms`: ids minted at or before this may have been used before this process started."""
+    def __init__(self, floor_ms: int = 2**48 - 1) -> None:
+        """`floor_ms`: ids minted at or before this may be in use without being in memory; by default, all of them."""
         self._young: dict[bytes, bytes] = {}
         self._old: dict[bytes, bytes] = {}
         self._floor = floor_ms.to_bytes(6, "big") + _TAIL
@@ -24,6 +24,16 @@ class RecentIds:
         """The claim id it was used with, None if not in memory."""
         claim_id = self._young.get(redemption_id)
         return claim_id if claim_id is not None else self._old.get(redemption_id)
+
+    def trust_from(self, floor_ms: int) -> None:
+        """Everything minted after this that was ever used is in memory now."""
+        self._floor = floor_ms.to_bytes(6, "big") + _TAIL
+
+    def is_strange(self, redemption_id: bytes) -> bool:
+        """Whether memory cannot tell if this id was used before."""
+        if self.get(redemption_id) is not None:
+            return False
+        return redemption_id <= self._floor or redemption_id[6] & 0xF0 != 0x70
 
     def use(self, redemption_id: bytes, claim_id: bytes, now_ms: int) -> bytes | None:
         """What the id stands for, which is `claim_id` if it is new; None if memory cannot tell whether it is."""

@@ -2,12 +2,17 @@
 
 import msgspec
 
-from eventstore.events import IMPORT, Extra, Record, extras_of, iter_records, payload_head, record_at
+from eventstore.events import APPLIED, IMPORT, REVERSE, Extra, Record, extras_of, iter_records, payload_head, record_at
 from eventstore.follower import Follower
-from eventstore.log import EventLog
+from eventstore.log import Batch, EventLog, LogDamaged
 from eventstore.projections import RedemptionIndex
-from eventstore.vouchers import Entry
+from eventstore.vouchers import REVERSED, Entry
 from gateway.ids import RecentIds
+
+AHEAD_MS_MAX = 86_400_000  # a clock more than a day ahead is noticed by people
+AHEAD_IDS_MAX = 10_000  # more ids from the future than this, and all up to the newest of them are looked up
+RECENT_BATCHES = 256  # read back at start, per partition: what retries of the last minutes may ask for
+SEARCH_BATCHES = 256  # read at a time: at most about 20 MB
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -31,8 +36,7 @@ class Ledger:
 
     async def find(self, redemption_id: bytes) -> Found | None:
         """The place where the id took effect first, else where it was first refused; None if it was never used."""
-        for partition in range(self._log.partitions):  # not what our lanes know: another gateway may have logged it
-            await self._follower.wait_until(partition, (await self._log.head(partition)).seq)
+        await self._caught_up()
         place = await self._index.find(redemption_id)
         if place is None:
             return None
@@ -43,29 +47,69 @@ class Ledger:
         extra = extras_of(batch.payload).get(index, Extra())
         return Found(record, batch.verdicts[index], at_ms, partition, seq, index, extra)
 
+    async def _caught_up(self) -> None:
+        for partition in range(self._log.partitions):  # not what our lanes know: another gateway may have logged it
+            await self._follower.wait_until(partition, (await self._log.head(partition)).seq)
+
+    async def reversal_of(self, found: Found) -> Entry | None:
+        """The reversal of a redemption, searched for in the log behind it: slow, for vouchers Valkey has forgotten."""
+        seq, head = found.seq, await self._log.head(found.partition)
+        while seq < head.seq:
+            for batch in await self._log.read(found.partition, seq + 1, SEARCH_BATCHES):
+                seq = batch.seq
+                if found.record.claim_id in batch.payload and (entry := _reversal_in(batch, found.record.claim_id)):
+                    return entry
+        return None
+
+    async def ids_dated(self, index: RedemptionIndex, after_ms: int, until_ms: int) -> list[bytes]:
+        """Logged UUIDv7 ids minted in (after_ms, until_ms], oldest first, at most AHEAD_IDS_MAX."""
+        await self._caught_up()
+        return await index.ids_dated(after_ms, until_ms, AHEAD_IDS_MAX)
+
     async def claim_id_of(self, redemption_id: bytes) -> bytes | None:
         """What this id stands for in the log; None if it was never used for a voucher."""
         found = await self.find(redemption_id)
         return found.record.claim_id if found and found.record.campaign else None
 
 
-RECENT_BATCHES = 256  # read back at start, per partition: what retries of the last minutes may ask for
+def _reversal_in(batch: Batch, claim_id: bytes) -> Entry | None:
+    _, _, at_ms = payload_head(batch.payload)
+    for record, verdict in zip(iter_records(batch.payload), batch.verdicts, strict=True):
+        if (record.op, record.claim_id, verdict) == (REVERSE, claim_id, APPLIED):
+            return Entry(REVERSED, claim_id, record.terminal, at_ms, batch.seq)
+    return None
 
 
-async def recent_ids(log: EventLog, now_ms: int) -> RecentIds:
-    """The ids of the newest batches in memory; older ones are looked up in the index."""
-    newest = []
-    floor_ms = 0
+async def recent_ids(log: EventLog, now_ms: int) -> tuple[RecentIds, int]:
+    """The ids of the newest batches in memory, and since when (ms) they are complete, but for ids dated ahead."""
+    recent, floor_ms = RecentIds(), 0
     for partition in range(log.partitions):
         head = await log.head(partition)
         first_seq = max(1, head.seq - RECENT_BATCHES + 1)
-        batches = await log.read(partition, first_seq, RECENT_BATCHES) if head.seq else []
+        try:
+            batches = await log.read(partition, first_seq, RECENT_BATCHES) if head.seq else []
+        except LogDamaged:  # its lane will halt; the others must not wait for it
+            floor_ms = max(floor_ms, now_ms)
+            continue
         if first_seq > 1:
             floor_ms = max(floor_ms, payload_head(batches[0].payload)[2])
-        newest += batches
-    recent = RecentIds(floor_ms)
-    for batch in newest:
-        for record in iter_records(batch.payload):
-            if record.op != IMPORT and record.campaign:
-                recent.put(record.redemption_id, record.claim_id, now_ms)
-    return recent
+        for batch in batches:
+            for record in iter_records(batch.payload):
+                if record.op != IMPORT and record.campaign:
+                    recent.put(record.redemption_id, record.claim_id, now_ms)
+    return recent, floor_ms
+
+
+async def add_ids_ahead(recent: RecentIds, ledger: Ledger, index: RedemptionIndex, floor_ms: int, now_ms: int) -> None:
+    """Add what tills with fast clocks used before `floor_ms`; from then on memory can tell what is new."""
+    try:
+        ahead = await ledger.ids_dated(index, floor_ms, now_ms + AHEAD_MS_MAX)
+        for redemption_id in ahead:
+            if recent.get(redemption_id) is None:
+                claim_id = await ledger.claim_id_of(redemption_id)
+                if claim_id is not None:
+                    recent.put(redemption_id, claim_id, now_ms)
+    except LogDamaged:  # the damaged partition halts when it is asked; until the log is mended, every id is looked up
+        return
+    newest_ms = int.from_bytes(ahead[-1][:6], "big") if len(ahead) == AHEAD_IDS_MAX else floor_ms
+    recent.trust_from(max(floor_ms, newest_ms))

@@ -20,16 +20,16 @@ class Previewed(msgspec.Struct, frozen=True):
     note: str | None = None
 
 
-async def preview(desk: Desk, redeemer: Redeemer, terminal: Terminal, code: str, *, now_ms: int) -> Previewed:
+async def preview(desk: Desk, redeemer: Redeemer, terminal: Terminal, code: str) -> Previewed:
     """Changes nothing, except that unknown and forged codes count. Raises ArbiterLost, ArbiterRefused."""
     named = await desk.identify(code)
     if named is None:
         return Previewed(Verdict.UNRESOLVED)
     if isinstance(named, Refused):
-        if named.verdict is not Verdict.UNREADABLE:
-            redeemer.count_guess(terminal)
-        if now_ms < terminal.locked_until_ms:
+        if redeemer.is_locked(terminal):
             return Previewed(Verdict.TERMINAL_LOCKED)
+        if named.verdict is not Verdict.UNREADABLE:
+            redeemer.count_guess(terminal, redeemer.ring.tag(code).to_bytes(8, "big"))
         return Previewed(named.verdict, note=named.why if named.verdict is Verdict.UNREADABLE else None)
     verdict = redeemer.judge(terminal, named)
     value = await desk.value(named.campaign, named.serial)

@@ -17,23 +17,24 @@ import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Protocol
 
-import msgspec
-
 from eventstore.events import NO_ID, RECORD, REDEEM, Extra
-from eventstore.vouchers import REGISTRY_VALUE, registry_key, registry_partition, voucher_key
+from eventstore.log import LogDamaged
+from eventstore.vouchers import voucher_key
 from gateway.campaign import SIGNED, Spans, decide
 from gateway.claims import Arbiter
-from gateway.codes import SERIAL_MAX, Hashed, KeyRing, Refused, Signed
+from gateway.codes import SERIAL_MAX, Hashed, KeyRing, Refused
 from gateway.control import Control
 from gateway.directory import Terminal
 from gateway.guesses import Guesses
 from gateway.identity import NO_BODY, SCANNED_MS_END, Spot, claim_id_of, fault_of, pack_claim, partition_of
 from gateway.ids import RecentIds
-from gateway.lane import Asked, Lane, LaneState
+from gateway.lane import Asked, Lane
 from gateway.messages import ID_BYTES, Redeem, Verdict
 from gateway.pipe import ArbiterLost, ArbiterRefused
+from gateway.registry import Nowhere, Registry
 from gateway.standings import Kept, Standings
 
+LOOK_UP_S_MAX = 5.0  # the till has asked again by then; a rebuild of the index may take longer
 SLOW_SCANS_MAX = 4096  # scans waiting for a look-up; more is shed as UNRESOLVED, and the till asks again
 _UNKNOWN, _FORGED = Verdict.UNKNOWN_CODE, Verdict.FORGED
 _NONE_KEPT = Kept(Verdict.ACCEPTED, Spans())
@@ -66,8 +67,9 @@ class Redeemer:
     ) -> None:
         self.ring = ring
         self.recent = recent
-        self._control, self._lanes, self._arbiter, self._used = control, lanes, arbiter, used
+        self._control, self._lanes, self._used = control, lanes, used
         self._is_stalled, self._on_fatal = is_stalled, on_fatal
+        self._registry = Registry(lanes, arbiter)
         self._rules = Standings(control, now_ms)
         self._guesses = Guesses()
         self._partitions = len(lanes)
@@ -142,7 +144,7 @@ class Redeemer:
         if isinstance(code, Hashed):
             return False
         if isinstance(code, Refused):
-            self._refuse(asked, index, terminal, scan, code.verdict, code.why, now_ms)
+            self._refuse(asked, index, terminal, scan, code.verdict, code.why)
             return True
         verdict = self._rules.judge(terminal, code.campaign, code.serial, SIGNED)
         if verdict is Verdict.NOT_ISSUED:
@@ -161,10 +163,21 @@ class Redeemer:
             now_ms=self._rules.tick(),
         )
 
-    def count_guess(self, terminal: Terminal) -> None:
-        """One more unknown or forged code from this terminal; too many lock it."""
-        if self._guesses.wrong(terminal.number, self._rules.tick()):
-            self._spawn(self._control.lock_terminal(terminal.number))
+    def count_guess(self, terminal: Terminal, request: bytes) -> None:
+        """An unknown or forged code from this terminal, in this request; too many lock it."""
+        if self._guesses.wrong(terminal.number, self._rules.tick(), request):
+            self._guesses.locking.add(terminal.number)
+            self._spawn(self._lock(terminal.number))
+
+    async def _lock(self, terminal: int) -> None:
+        try:
+            await self._control.lock_terminal(terminal)
+        finally:
+            self._guesses.locking.discard(terminal)
+
+    def is_locked(self, terminal: Terminal) -> bool:
+        """Whether this terminal has guessed too often lately."""
+        return self._rules.tick() < terminal.locked_until_ms or terminal.number in self._guesses.locking
 
     async def identify(self, code: str) -> Spot | Refused | None:
         """Which voucher a code names; None if the registry cannot be believed right now."""
@@ -172,10 +185,10 @@ class Redeemer:
         if isinstance(parsed, Refused):
             return parsed
         try:
-            spot = (await self._find([parsed]))[0]
+            spot = (await self._registry.find([parsed]))[0]
         except (ArbiterLost, ArbiterRefused):
             return None
-        return Refused(_UNKNOWN, "no voucher has this code") if isinstance(spot, _Nowhere) else spot
+        return Refused(_UNKNOWN, "no voucher has this code") if isinstance(spot, Nowhere) else spot
 
     def _admit(
         self,
@@ -193,14 +206,14 @@ class Redeemer:
         if len(redemption_id) != ID_BYTES or not 0 <= scan.scanned_ms < SCANNED_MS_END or has_refs:
             fault = fault_of(scan)
             if fault is not None:
-                self._refuse(asked, index, terminal, scan, Verdict.UNREADABLE, fault, now_ms)
+                self._refuse(asked, index, terminal, scan, Verdict.UNREADABLE, fault)
                 return True
         claim_id = claim_id_of(terminal.number, scan, campaign, serial)
         first = self.recent.use(redemption_id, claim_id, now_ms)
         if first is None:
             return False
         if first != claim_id:
-            self._refuse(asked, index, terminal, scan, Verdict.ID_REUSED, None, now_ms)
+            self._refuse(asked, index, terminal, scan, Verdict.ID_REUSED, None)
             return True
         partition = partition_of(campaign, serial, self._partitions)
         self._lanes[partition].add(
@@ -232,14 +245,13 @@ class Redeemer:
         scan: Redeem,
         verdict: Verdict,
         note: str | None,
-        now_ms: int,
         partition: int | None = None,
     ) -> None:
         """Record a scan that names no voucher (or must not touch the one it names)."""
-        if now_ms < terminal.locked_until_ms and verdict > Verdict.TERMINAL_LOCKED:
+        if verdict > Verdict.TERMINAL_LOCKED and self.is_locked(terminal):
             verdict, note = Verdict.TERMINAL_LOCKED, None
         elif verdict in (_UNKNOWN, _FORGED, Verdict.NOT_ISSUED):
-            self.count_guess(terminal)
+            self.count_guess(terminal, scan.redemption_id)
         elif note is not None:
             asked.notes[index] = note
         redemption_id = scan.redemption_id if len(scan.redemption_id) == ID_BYTES else NO_ID
@@ -281,70 +293,58 @@ class Redeemer:
             self._on_fatal(error)  # a bug, or the log failed
 
     async def _admit_slowly(self, asked: Asked, terminal: Terminal, scans: Sequence[Redeem], slow: list[int]) -> None:
-        spots: Sequence[Spot | _Nowhere | None] = [None] * len(slow)
-        with contextlib.suppress(ArbiterLost, ArbiterRefused):
-            await self._control.confirm()
-            spots = await self._find([self.ring.parse(scans[index].code) for index in slow])
-        self._slow_scans -= len(slow)
-        for index, spot in zip(slow, spots, strict=True):
-            await self._admit_found(asked, index, terminal, scans[index], spot)
+        spots: Sequence[Spot | Nowhere | None] = [None] * len(slow)
+        try:
+            with contextlib.suppress(ArbiterLost, ArbiterRefused, TimeoutError):
+                async with asyncio.timeout(LOOK_UP_S_MAX):
+                    await self._control.confirm()
+                    spots = await self._registry.find([self.ring.parse(scans[index].code) for index in slow])
+            for index, spot in zip(slow, spots, strict=True):
+                if spot is None or not await self._knows(scans[index], spot, terminal.number):
+                    asked.give_up(index, 1)
+                else:
+                    self._admit_found(asked, index, terminal.number, scans[index], spot)
+        finally:
+            self._slow_scans -= len(slow)
 
-    async def _admit_found(
-        self, asked: Asked, index: int, terminal: Terminal, scan: Redeem, spot: "Spot | _Nowhere | None"
-    ) -> None:
-        if spot is None:  # the registry could not be read beside a head that is good enough
+    async def _knows(self, scan: Redeem, spot: Spot | Nowhere, terminal: int) -> bool:
+        """Bring what this scan's id stands for into memory, if memory cannot tell; False: it could not be found out."""
+        redemption_id = scan.redemption_id
+        if isinstance(spot, Nowhere) or len(redemption_id) != ID_BYTES or not self.recent.is_strange(redemption_id):
+            return True
+        try:
+            async with asyncio.timeout(LOOK_UP_S_MAX):
+                first = await self._used.claim_id_of(redemption_id)
+        except TimeoutError:
+            return False
+        except LogDamaged as damage:
+            self._lanes[damage.partition].halt(str(damage))
+            return False
+        if self.recent.is_strange(redemption_id):  # nobody was quicker while we looked
+            claim_id = first or claim_id_of(terminal, scan, spot.campaign, spot.serial)
+            self.recent.put(redemption_id, claim_id, self._rules.tick())
+        return True
+
+    def _admit_found(self, asked: Asked, index: int, number: int, scan: Redeem, spot: Spot | Nowhere) -> None:
+        """Judge after the last wait: the campaign, the terminal and the lock may have changed meanwhile."""
+        terminal = self._control.directory.terminals[number]
+        if terminal.revoked or not self._control.is_confirmed():
             asked.give_up(index, 1)
             return
         now_ms = self._rules.tick()
-        if isinstance(spot, _Nowhere):
-            self._refuse(asked, index, terminal, scan, _UNKNOWN, None, now_ms, spot.partition)
+        if isinstance(spot, Nowhere):
+            self._refuse(asked, index, terminal, scan, _UNKNOWN, None, spot.partition)
             return
         verdict = self._rules.judge(terminal, spot.campaign, spot.serial, spot.kind)
         if verdict is Verdict.NOT_ISSUED:
-            self._refuse(asked, index, terminal, scan, verdict, None, now_ms)
+            self._refuse(asked, index, terminal, scan, verdict, None)
             return
-        if self._admit(asked, index, terminal, scan, spot.campaign, spot.serial, verdict, now_ms):
-            return
-        claim_id = claim_id_of(terminal.number, scan, spot.campaign, spot.serial)
-        first = await self._used.claim_id_of(scan.redemption_id)
-        if self.recent.get(scan.redemption_id) is None:  # nobody was quicker while we looked
-            self.recent.put(scan.redemption_id, first or claim_id, now_ms)
-        admitted = self._admit(asked, index, terminal, scan, spot.campaign, spot.serial, verdict, now_ms)
-        assert admitted, "the id was just put into memory"
-
-    async def _find(self, codes: Sequence[Signed | Hashed | Refused]) -> "list[Spot | _Nowhere | None]":
-        """Which vouchers these codes name; None where the registry's answer cannot be trusted."""
-        found: list[Spot | _Nowhere | None] = [None] * len(codes)
-        wanted: dict[int, list[tuple[int, Hashed]]] = {}
-        for index, code in enumerate(codes):
-            if isinstance(code, Signed):
-                found[index] = Spot(code.campaign, code.serial, SIGNED)
-            elif isinstance(code, Hashed):
-                home = registry_partition(code.keyed_hash, len(self._lanes))
-                wanted.setdefault(home, []).append((index, code))
-        for partition, hashed in wanted.items():
-            keys = [(registry_key(partition, code.keyed_hash), code.keyed_hash) for _, code in hashed]
-            lane = self._lanes[partition]
-            admitting, durable_seq = lane.state is LaneState.ADMITTING, lane.durable_seq
-            head, values = await self._arbiter.lookup(partition, keys)
-            # A lane that recovers does not know yet what Valkey ought to hold, so absence means nothing.
-            nowhere = _Nowhere(partition) if admitting and head.seq >= durable_seq else None
-            for (index, code), value in zip(hashed, values, strict=True):
-                found[index] = nowhere if value is None else _registered(value, code)
-        return found
+        if verdict is not Verdict.TERMINAL_LOCKED and number in self._guesses.locking:
+            verdict = Verdict.TERMINAL_LOCKED
+        if not self._admit(asked, index, terminal, scan, spot.campaign, spot.serial, verdict, now_ms):
+            asked.give_up(index, 1)  # its id left memory in the moment between: as good as not asked
 
     async def close(self) -> None:
         """Wait for look-ups under way."""
         while self._tasks:
             await asyncio.wait(self._tasks)
-
-
-class _Nowhere(msgspec.Struct, frozen=True):
-    """No voucher has this code, says the registry of `partition` beside a head no older than the log's."""
-
-    partition: int
-
-
-def _registered(value: bytes, code: Hashed) -> Spot:
-    campaign, serial = REGISTRY_VALUE.unpack(value)
-    return Spot(campaign, serial, code.entry)

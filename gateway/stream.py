@@ -149,7 +149,7 @@ class Stream:
         self, asker: Principal, terminal: int, reversals: Sequence[Reverse], done: Callable[[Asked], None]
     ) -> None:
         try:
-            await self.core.desk.reverse(asker, terminal, reversals, done)
+            await self.core.reversals.reverse(asker, terminal, reversals, done)
         except (ArbiterLost, ArbiterRefused):
             Asked(len(reversals), done).give_up(0, len(reversals))
 

@@ -114,7 +114,7 @@ class World:
         answered: asyncio.Future[Asked] = asyncio.get_running_loop().create_future()
         asker = self.directory.principal_of_terminal(terminal)
         assert asker is not None
-        await self.core.desk.reverse(asker, terminal, [reversal], answered.set_result)
+        await self.core.reversals.reverse(asker, terminal, [reversal], answered.set_result)
         return Verdict((await asyncio.wait_for(answered, 10)).codes[0])
 
 

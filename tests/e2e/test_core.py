@@ -264,7 +264,7 @@ async def test_a_purged_campaign_is_forgotten_by_valkey_and_by_a_rebuild(w: Worl
 
 
 async def previewing(w: World, code: str) -> Previewed:
-    return await preview(w.core.desk, w.core.redeemer, w.directory.terminals[1], code, now_ms=wall_ms())
+    return await preview(w.core.desk, w.core.redeemer, w.directory.terminals[1], code)
 
 
 async def test_guessing_by_preview_locks_the_terminal_as_well(w: World) -> None:

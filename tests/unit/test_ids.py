@@ -58,12 +58,12 @@ def test_a_forgotten_id_is_never_taken_for_new(steps: list[tuple[int, int, bool]
 
 def test_twenty_wrong_codes_in_ten_minutes_are_too_many() -> None:
     guesses = Guesses()
-    assert [guesses.wrong(7, n) for n in range(GUESSES_MAX)] == [False] * (GUESSES_MAX - 1) + [True]
-    assert not guesses.wrong(7, GUESSES_MAX), "counting starts afresh"
+    assert [guesses.wrong(7, n, bytes([n])) for n in range(GUESSES_MAX)] == [False] * (GUESSES_MAX - 1) + [True]
+    assert not guesses.wrong(7, GUESSES_MAX, b"x"), "counting starts afresh"
 
 
 def test_wrong_codes_spread_over_time_or_terminals_are_not() -> None:
     guesses = Guesses()
     spread_ms = WINDOW_MS // (GUESSES_MAX - 1) + 1
-    assert not any(guesses.wrong(7, n * spread_ms) for n in range(100))
-    assert not any(Guesses().wrong(7, 0) or guesses.wrong(1000 + n, 0) for n in range(100))
+    assert not any(guesses.wrong(7, n * spread_ms, bytes([n])) for n in range(100))
+    assert not any(Guesses().wrong(7, 0, b"") or guesses.wrong(1000 + n, 0, b"") for n in range(100))

@@ -1,0 +1,54 @@
+"""Which voucher a code names: signed codes say it, typed and foreign ones are looked up in Valkey's registry.
+
+An answer "nobody has this code" counts only beside a head no older than the log's, from a lane that admits: a lane that
+recovers does not know yet what Valkey ought to hold.
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from eventstore.vouchers import REGISTRY_VALUE, registry_key, registry_partition
+from gateway.campaign import SIGNED
+from gateway.claims import Arbiter
+from gateway.codes import Hashed, Refused, Signed
+from gateway.identity import Spot
+from gateway.lane import Lane, LaneState
+
+
+class Nowhere(msgspec.Struct, frozen=True):
+    """No voucher has this code, says the registry of `partition` beside a head no older than the log's."""
+
+    partition: int
+
+
+class Registry:
+    """Looks codes up."""
+
+    def __init__(self, lanes: Sequence[Lane], arbiter: Arbiter) -> None:
+        self._lanes, self._arbiter = lanes, arbiter
+
+    async def find(self, codes: Sequence[Signed | Hashed | Refused]) -> list[Spot | Nowhere | None]:
+        """Which vouchers these codes name; None where nobody can tell. Raises ArbiterLost, ArbiterRefused."""
+        found: list[Spot | Nowhere | None] = [None] * len(codes)
+        wanted: dict[int, list[tuple[int, Hashed]]] = {}
+        for index, code in enumerate(codes):
+            if isinstance(code, Signed):
+                found[index] = Spot(code.campaign, code.serial, SIGNED)
+            elif isinstance(code, Hashed):
+                home = registry_partition(code.keyed_hash, len(self._lanes))
+                wanted.setdefault(home, []).append((index, code))
+        for partition, hashed in wanted.items():
+            keys = [(registry_key(partition, code.keyed_hash), code.keyed_hash) for _, code in hashed]
+            lane = self._lanes[partition]
+            admitting, durable_seq = lane.state is LaneState.ADMITTING, lane.durable_seq
+            head, values = await self._arbiter.lookup(partition, keys)
+            nowhere = Nowhere(partition) if admitting and head.seq >= durable_seq else None
+            for (index, code), value in zip(hashed, values, strict=True):
+                found[index] = nowhere if value is None else _registered(value, code)
+        return found
+
+
+def _registered(value: bytes, code: Hashed) -> Spot:
+    campaign, serial = REGISTRY_VALUE.unpack(value)
+    return Spot(campaign, serial, code.entry)

@@ -1,0 +1,134 @@
+"""What the core must not do: be an oracle, believe a Valkey that lost something, let a burst outrun a lock."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import pytest
+import redis
+from core_world import World, new_id, offer, until, wall_ms, world
+
+from eventstore.events import CampaignCreated, CampaignPaused
+from gateway.directory import Rejected
+from gateway.guesses import GUESSES_MAX
+from gateway.lane import Asked
+from gateway.messages import Reverse, Verdict
+from gateway.pipe import ArbiterRefused
+from gateway.roles import Principal
+
+pytestmark = pytest.mark.parametrize("partitions", (1, 3))
+
+
+@pytest.fixture
+async def w(tmp_path: Path, valkey_endpoint: str, partitions: int) -> AsyncIterator[World]:
+    async with world(tmp_path, valkey_endpoint, partitions=partitions) as made:
+        yield made
+
+
+async def test_a_reversal_is_no_oracle_for_codes(w: World) -> None:
+    scans = [w.scan(f"guess {n}") for n in range(GUESSES_MAX)]
+    for scan in scans:
+        assert await w.reverse(1, Reverse(new_id(), scan.redemption_id, wall_ms(), scan)) is Verdict.NOT_FOUND
+    (code,) = await w.codes(1)
+    scan = w.scan(code)
+    assert await w.reverse(1, Reverse(new_id(), scan.redemption_id, wall_ms(), scan)) is Verdict.TERMINAL_LOCKED
+    assert await w.verdict(2, w.scan(code)) is Verdict.ACCEPTED
+
+
+async def test_a_store_the_campaign_is_not_for_cannot_settle_ids_on_its_vouchers(w: World) -> None:
+    (code,) = await w.codes(1)
+    scan = w.scan(code)
+    assert await w.reverse(3, Reverse(new_id(), scan.redemption_id, wall_ms(), scan)) is Verdict.NOT_FOUND
+    assert (await w.core.desk.voucher(1, 1)).settled == []
+
+
+async def test_a_supervisor_leaves_no_tombstone_for_a_till(w: World) -> None:
+    (code,) = await w.codes(1)
+    scan = w.scan(code)
+    answered: asyncio.Future[Asked] = asyncio.get_running_loop().create_future()
+    supervisor = Principal("supervisor", "m1")
+    undo = Reverse(new_id(), scan.redemption_id, wall_ms(), scan)
+    await w.core.reversals.reverse(supervisor, 0, [undo], answered.set_result)
+    assert (await answered).codes[0] == Verdict.NOT_FOUND
+    assert await w.verdict(1, scan) is Verdict.ACCEPTED
+
+
+async def test_what_valkey_lost_is_not_told_as_true(w: World, valkey_endpoint: str) -> None:
+    (code,) = await w.codes(1)
+    scan = w.scan(code)
+    assert await w.verdict(1, scan) is Verdict.ACCEPTED
+    assert await w.reverse(1, Reverse(new_id(), scan.redemption_id, wall_ms(), scan)) is Verdict.ACCEPTED
+    with redis.Redis.from_url(valkey_endpoint) as client:
+        client.flushall()
+    with pytest.raises(ArbiterRefused):
+        await w.core.desk.find(scan.redemption_id)
+
+
+async def test_a_purge_does_not_make_a_reversed_redemption_stand(w: World) -> None:
+    brief = offer(
+        starts_ms=wall_ms() - 9_000_000, ends_ms=wall_ms() + 60_000, dispute_ms=60_000, reversal_window_ms=60_000
+    )
+    await w.write(CampaignCreated(campaign=2, slug="brief", offer=brief))
+    one, two = [w.scan(code) for code in await w.codes(2, "brief")]
+    for scan in (one, two):
+        assert await w.verdict(1, scan) is Verdict.ACCEPTED
+    assert await w.reverse(1, Reverse(new_id(), one.redemption_id, wall_ms(), one)) is Verdict.ACCEPTED
+    campaign = w.directory.campaigns[2]
+    w.directory.campaigns[2] = msgspec.structs.replace(campaign, purged=True)  # the dispute period is a long wait
+    undone = [await w.core.desk.find(scan.redemption_id) for scan in (one, two)]
+    assert [found is not None and found.undone is not None for found in undone] == [True, False]
+
+
+async def test_a_burst_of_guesses_does_not_outrun_the_lock(w: World) -> None:
+    answers = await asyncio.gather(*(w.redeem(1, *(w.scan(f"guess {m}/{n}") for n in range(100))) for m in range(3)))
+    verdicts = [Verdict(byte) for answer in answers for byte in answer.codes]
+    assert verdicts.count(Verdict.UNKNOWN_CODE) == GUESSES_MAX
+    assert verdicts.count(Verdict.TERMINAL_LOCKED) == 300 - GUESSES_MAX
+
+
+async def test_a_retry_is_no_second_guess(w: World) -> None:
+    scan = w.scan("guess")
+    for _ in range(GUESSES_MAX * 2):
+        assert await w.verdict(1, scan) is Verdict.UNKNOWN_CODE
+
+
+async def test_the_slow_way_judges_after_its_last_wait(w: World) -> None:
+    (code,) = await w.codes(1)
+    gate, entered = asyncio.Event(), asyncio.Event()
+    real = w.core.ledger.claim_id_of
+
+    async def held(redemption_id: bytes) -> bytes | None:
+        entered.set()
+        await gate.wait()
+        return await real(redemption_id)
+
+    w.core.redeemer._used = type("Held", (), {"claim_id_of": staticmethod(held)})()
+    asked = asyncio.ensure_future(w.verdict(1, w.scan(code, b"\x11" * 16)))
+    await entered.wait()
+    await w.write(CampaignPaused(campaign=1))
+    gate.set()
+    assert await asked is Verdict.PAUSED
+
+
+async def test_one_import_request_with_other_codes_shares_no_serials(w: World) -> None:
+    for code in ("A-1", "B-1"):
+        results = await w.core.desk.import_codes("op", "cake", [code], "same")
+        assert not isinstance(results, Rejected)
+        assert await w.verdict(1, w.scan(code)) is Verdict.ACCEPTED
+
+
+async def test_an_id_dated_ahead_is_known_after_a_restart(
+    tmp_path: Path, valkey_endpoint: str, partitions: int
+) -> None:
+    async with world(tmp_path, valkey_endpoint, partitions=partitions) as w:
+        one, *rest = await w.codes(300)
+        ahead = (wall_ms() + 5_000).to_bytes(6, "big") + b"\x70" + bytes(9)
+        assert await w.verdict(1, w.scan(one, ahead)) is Verdict.ACCEPTED
+        for code in rest:
+            await w.redeem(1, w.scan(code))
+    async with world(tmp_path, valkey_endpoint) as w:
+        assert await w.verdict(1, w.scan(rest[-1], ahead)) is Verdict.ID_REUSED
+        await until(lambda: w.core.redeemer.recent.get(ahead) is not None)
+        fresh = new_id()
+        await until(lambda: not w.core.redeemer.recent.is_strange(fresh))

@@ -105,8 +105,8 @@ def refused(
 ) -> Answer:
     """The answer of a redemption that did not take effect, or no longer stands.
 
-    `named` is the (campaign, serial) of a genuine code. It is told only where the campaign is valid in the asker's
-    store and the verdict admits that the code is one: a till learns nothing of vouchers that are not for it.
+    `named` is the (campaign, serial) of a genuine code. It and the `winner` are told only where the campaign is valid
+    in the asker's store and the verdict admits that the code is one: a till learns nothing of vouchers not for it.
     """
     verdict = public_verdict(byte)
     campaign = directory.campaigns.get(named[0]) if named and verdict not in _HIDE_VOUCHER else None
@@ -115,9 +115,9 @@ def refused(
         note = moment_text(terminal.locked_until_ms, zone) if terminal.locked_until_ms > at_ms else None
     elif campaign is not None and note is None:
         note = note_of(verdict, campaign.offer, at_ms)
-    winner = winner if verdict in _TAKEN else None
-    text_en, text_zh = _texts(verdict, winner, note, zone)
     shown = campaign if campaign and is_eligible(campaign, directory.outlet(terminal.store)) else None
+    winner = winner if shown and verdict in _TAKEN else None
+    text_en, text_zh = _texts(verdict, winner, note, zone)
     return Answer(
         redemption_id=redemption_id,
         verdict=verdict.name.lower(),

@@ -2,7 +2,8 @@
 
 Theory of operation. The only task of a connection is its receive loop. A message is decoded and admitted in one go, and
 when the last of its scans is in the log the lane calls `Till._answer`, which writes the frame at once: no task and no
-future for a message, none for a scan. The frame goes straight to the transport. That is right because a server's
+future for a message, none for a scan (but where a typed code is taken: its campaign must be looked up before anybody
+is told who was first). The frame goes straight to the transport. That is right because a server's
 frame is its length and the payload (RFC 6455 section 5.2: no mask, and compression is never agreed here), and because
 it needs no `await`: a till that does not read has its buffer bounded and its line cut instead of holding up anybody.
 """
@@ -15,8 +16,10 @@ from typing import TYPE_CHECKING
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from gateway.answers import note_of, winner_of
-from gateway.codes import KeyRing, Signed
+from gateway.campaign import Campaign, is_eligible
+from gateway.codes import KeyRing, Signed, spelled_by
 from gateway.directory import Directory, Terminal
+from gateway.identity import Spot
 from gateway.lane import Asked
 from gateway.messages import (
     PUBLIC,
@@ -188,24 +191,48 @@ class Till:
     ) -> None:
         self._stream.redeemed.answered(self.terminal.store, asked.codes, self._stream.loop.time() - started_s)
         codes = asked.codes.translate(_REDEEMED)
-        told: dict[int, Detail] = {}
-        if codes.count(0) != len(codes):
-            told = self._details(asked, codes, scans, faults)
-        self._tell(ref, codes, asked, told)
+        if codes.count(0) == len(codes):
+            self._tell(ref, codes, asked, {})
+        elif nameless := [i for i in asked.told if codes[i] in _TAKEN and spelled_by(scans[i].code) is None]:
+            self._stream.spawn(self._answer_named(ref, codes, scans, faults, asked, nameless))
+        else:
+            self._tell(ref, codes, asked, self._details(asked, codes, scans, faults, {}))
+
+    async def _answer_named(
+        self,
+        ref: int,
+        codes: bytearray,
+        scans: Sequence[Redeem],
+        faults: Mapping[int, str],
+        asked: Asked,
+        nameless: Sequence[int],
+    ) -> None:
+        """Answer once it is known of which campaigns the `nameless` are; where nobody can tell, no winner is told."""
+        named: dict[int, int] = {}
+        for index in nameless:
+            spot = await self._stream.core.redeemer.identify(scans[index].code)
+            if isinstance(spot, Spot):
+                named[index] = spot.campaign
+        self._tell(ref, codes, asked, self._details(asked, codes, scans, faults, named))
 
     def _answer_reversals(self, ref: int, started_s: float, faults: Mapping[int, str], asked: Asked) -> None:
         self._stream.reversed.answered(self.terminal.store, asked.codes, self._stream.loop.time() - started_s)
         codes = asked.codes.translate(_REVERSED)
-        self._tell(ref, codes, asked, self._details(asked, codes, (), faults))
+        self._tell(ref, codes, asked, self._details(asked, codes, (), faults, {}))
 
     def _details(
-        self, asked: Asked, codes: bytearray, scans: Sequence[Redeem], faults: Mapping[int, str]
+        self,
+        asked: Asked,
+        codes: bytearray,
+        scans: Sequence[Redeem],
+        faults: Mapping[int, str],
+        named: Mapping[int, int],
     ) -> dict[int, Detail]:
         for index, fault in faults.items():
             if codes[index] == Verdict.UNREADABLE:
                 asked.notes[index] = fault
         core = self._stream.core
-        return details(core.control.directory, core.ring, self.terminal, asked, codes, scans)
+        return details(core.control.directory, core.ring, self.terminal, asked, codes, scans, named)
 
     def _tell(self, ref: int, codes: bytearray, asked: Asked, details: dict[int, Detail]) -> None:
         self._unanswered -= max(len(codes), MESSAGE_WEIGHT)
@@ -224,27 +251,38 @@ def details(
     asked: Asked,
     codes: bytes | bytearray,
     scans: Sequence[Redeem],
+    named: Mapping[int, int],
 ) -> dict[int, Detail]:
-    """What is told beside a refusal's number: who was first, what was wrong, until when."""
+    """What is told beside a refusal's number: who was first, what was wrong, until when.
+
+    `named` are the campaigns, by index, of codes that do not say it themselves. Who was first is told only where the
+    campaign is valid: a store learns nothing of vouchers that are not for it.
+    """
     found: dict[int, Detail] = {}
     for index, code in enumerate(codes):
         if code in _SILENT:
             continue
-        winner = winner_of(directory, asked.told.get(index)) if code in _TAKEN else None
-        note = asked.notes.get(index)
-        if note is None and scans:
-            note = _moment(directory, ring, terminal, Verdict(code), scans[index], asked.at_ms)
+        winner, note = None, asked.notes.get(index)
+        if scans:
+            campaign = _campaign_of(directory, ring, scans[index], named.get(index))
+            if note is None:
+                note = _moment(terminal, campaign, Verdict(code), asked.at_ms)
+            if code in _TAKEN and campaign is not None and is_eligible(campaign, directory.outlet(terminal.store)):
+                winner = winner_of(directory, asked.told.get(index))
         if winner is not None or note is not None:
             found[index] = Detail(winner, note)
     return found
 
 
-def _moment(
-    directory: Directory, ring: KeyRing, terminal: Terminal, verdict: Verdict, scan: Redeem, at_ms: int
-) -> str | None:
-    """When a refusal ends, or began, as far as the code itself says which campaign it is of."""
+def _campaign_of(directory: Directory, ring: KeyRing, scan: Redeem, named: int | None) -> Campaign | None:
+    if named is None:
+        code = ring.parse(scan.code)
+        named = code.campaign if isinstance(code, Signed) else None
+    return None if named is None else directory.campaigns.get(named)
+
+
+def _moment(terminal: Terminal, campaign: Campaign | None, verdict: Verdict, at_ms: int) -> str | None:
+    """When a refusal ends, or began, as far as it is known which campaign it is of."""
     if verdict is Verdict.TERMINAL_LOCKED:
         return moment_text(terminal.locked_until_ms, "UTC") if terminal.locked_until_ms else None
-    code = ring.parse(scan.code)
-    campaign = directory.campaigns.get(code.campaign) if isinstance(code, Signed) else None
     return None if campaign is None else note_of(verdict, campaign.offer, at_ms)

@@ -68,6 +68,23 @@ async def test_the_loser_is_told_where_and_when(h: HttpWorld) -> None:
     assert found.content == lost.content
 
 
+async def test_who_was_first_is_told_only_where_the_campaign_is_valid(h: HttpWorld) -> None:
+    (signed,) = await h.w.codes(1)
+    await h.w.core.desk.import_codes("op", "cake", ["GROUP-BUY-0001"], "i1")
+    for code in (signed, "GROUP-BUY-0001"):
+        assert (await h.redeem("till-1", code)).body["verdict"] == "accepted"
+        for path in ("/v1/redemptions", "/v1/redemptions/preview"):
+            told = await h.post("till-2", path, redemption_id=new_id().hex(), code=code)
+            assert told.body["winner"]["store"] == "s1"
+            lost_id = new_id().hex()
+            hidden = await h.post("till-9", path, redemption_id=lost_id, code=code)
+            assert hidden.body["verdict"] == "already_redeemed"
+            assert not hidden.body.keys() & {"winner", "campaign", "voucher_id"}
+            assert "s1" not in hidden.body["text_en"]
+            if path == "/v1/redemptions":
+                assert (await h.get("till-9", f"{path}/{lost_id}")).content == hidden.content
+
+
 async def test_an_id_used_for_something_else_is_reused(h: HttpWorld) -> None:
     one, two = await h.w.codes(2)
     redemption_id = new_id().hex()

@@ -61,6 +61,22 @@ async def test_scans_are_redeemed_once_and_the_answer_says_where(here: Site, pro
         assert (detail.winner.store, detail.winner.terminal, detail.winner.at_ms) == ("s1", "*01", answer.at_ms)
 
 
+async def test_who_was_first_is_told_only_where_the_campaign_is_valid(here: Site) -> None:
+    await here.w.write(e.CampaignCreated(campaign=9, slug="tea", offer=offer(stores=("s1", "s2"))))
+    (signed,) = await here.w.codes(1, "tea", "tea")
+    await here.w.core.desk.import_codes("op", "tea", ["GROUP-BUY-0001"], "i1")
+    codes = (signed, "GROUP-BUY-0001")
+    async with here.till(1) as first, here.till(2) as other, here.till(3) as stranger:
+        assert [(await first.verdict(here.w.scan(code)))[0] for code in codes] == [Verdict.ACCEPTED] * 2
+        for asked in (codes[:1], codes[1:], codes):
+            told = await other.redeem(*map(here.w.scan, asked))
+            hidden = await stranger.redeem(*map(here.w.scan, asked))
+            assert set(told.codes) == set(hidden.codes) == {Verdict.ALREADY_REDEEMED}
+            winners = [told.details[at].winner for at in range(len(asked))]
+            assert [winner.store for winner in winners if winner] == ["s1"] * len(asked)
+            assert hidden.details == {}
+
+
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 async def test_a_reversal_undoes_and_says_so(here: Site, protocol: str) -> None:
     (code,) = await here.w.codes(1)

@@ -100,6 +100,13 @@ def test_the_winner_is_named_and_its_terminal_masked() -> None:
     assert refused(Verdict.VOIDED, winner=winner).winner is None
 
 
+@pytest.mark.parametrize("verdict", (Verdict.ALREADY_REDEEMED, Verdict.CONFLICT))
+def test_a_store_the_campaign_is_not_for_hears_of_no_winner(verdict: Verdict) -> None:
+    answer = refused(verdict, terminal=5, winner=Winner("s1", "*11", NOON_MS))
+    assert answer.winner is None
+    assert (answer.text_en, answer.text_zh) == (cashier_text(verdict, "en"), cashier_text(verdict, "zh"))
+
+
 @pytest.mark.parametrize("raw", (None, entry(b"V", 0, NOON_MS), entry(b"r", 4711, NOON_MS), entry(b"R", 77, NOON_MS)))
 def test_who_is_no_winner(raw: bytes | None) -> None:
     assert answers.winner_of(HERE, raw) is None

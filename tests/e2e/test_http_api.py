@@ -85,6 +85,24 @@ async def test_who_was_first_is_told_only_where_the_campaign_is_valid(h: HttpWor
                 assert (await h.get("till-9", f"{path}/{lost_id}")).content == hidden.content
 
 
+async def test_a_head_request_gets_no_body_and_keeps_the_connection(h: HttpWorld) -> None:
+    (code,) = await h.w.codes(1)
+    redemption_id = new_id().hex()
+    await h.redeem("till-1", code, redemption_id)
+    ask = f" /v1/redemptions/{redemption_id} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {h.tokens['till-1']}\r\n\r\n"
+    reader, writer = await asyncio.open_connection(h.host, h.port)
+    async with asyncio.timeout(10):
+        writer.write(f"HEAD{ask}".encode())
+        head = await reader.readuntil(b"\r\n\r\n")
+        writer.write(f"GET{ask}".encode())
+        again = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 ")
+        assert again.startswith(b"HTTP/1.1 200 "), "what follows a HEAD's answer is the next answer"
+        assert b"accepted" in await reader.readuntil(b"}")
+        writer.close()
+        await writer.wait_closed()
+
+
 async def test_an_id_used_for_something_else_is_reused(h: HttpWorld) -> None:
     one, two = await h.w.codes(2)
     redemption_id = new_id().hex()

@@ -10,7 +10,8 @@ sent together, they could be decided in the wrong order. Times are monotonic mil
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 import msgspec
 
@@ -32,7 +33,12 @@ ANSWER_TIMEOUT_MS = 4000  # two of them still fit into the 10 s a scanner waits 
 RETRY_MS_FIRST = 100  # the gateway's recovery is often over by then
 RETRY_MS_MAX = 5000  # a shopper is waiting: no longer than this between two questions
 FLIGHTS_MAX = 4  # messages unanswered at once: 1,024 scans drain a backlog at full speed without flooding
+MESSAGE_BYTES_MAX = 1 << 17  # half of what a gateway takes; 256 usual codes, by the estimate below, are half of this
+FIXED_BYTES = 128  # of a scan or reversal all but its code: ids, times, the till's own reason; there are no references
+UTF8_BYTES_MAX = 4  # of one character (RFC 3629)
 SILENT_ROUNDS_MAX = 2  # deadlines missed one after the other until the connection itself is not believed
+
+Body = TypeVar("Body", Redeem, Reverse)
 
 
 class PeerFault(Exception):
@@ -105,12 +111,10 @@ class Outbox:
         reversals = [w.body for w in due if isinstance(w.body, Reverse)]
         scans = [w.body for w in due if isinstance(w.body, Redeem) and not self._held(w)]
         messages: list[RedeemMany | ReverseMany] = []
-        for at in range(0, len(reversals), SCANS_PER_MESSAGE_MAX):
-            part = reversals[at : at + SCANS_PER_MESSAGE_MAX]
+        for part in _parts(reversals):
             if ref := self._take_off([r.reversal_id for r in part], now_ms):
                 messages.append(ReverseMany(ref, part))
-        for at in range(0, len(scans), SCANS_PER_MESSAGE_MAX):
-            some = scans[at : at + SCANS_PER_MESSAGE_MAX]
+        for some in _parts(scans):
             if ref := self._take_off([r.redemption_id for r in some], now_ms):
                 messages.append(RedeemMany(ref, some))
         return messages
@@ -219,6 +223,26 @@ def uuid7(now_ms: int, random: bytes) -> bytes:
     tail[0] = tail[0] & 0x0F | 0x70
     tail[2] = tail[2] & 0x3F | 0x80
     return (now_ms & (1 << 48) - 1).to_bytes(6, "big") + bytes(tail)
+
+
+def _parts(bodies: Iterable[Body]) -> Iterator[list[Body]]:
+    """In order, as many to a message as a gateway takes; one alone always fits."""
+    part: list[Body] = []
+    part_bytes = 0
+    for body in bodies:
+        body_bytes = _bytes_at_most(body)
+        if len(part) == SCANS_PER_MESSAGE_MAX or (part and part_bytes + body_bytes > MESSAGE_BYTES_MAX):
+            yield part
+            part, part_bytes = [], 0
+        part.append(body)
+        part_bytes += body_bytes
+    if part:
+        yield part
+
+
+def _bytes_at_most(body: Redeem | Reverse) -> int:
+    scan = body if isinstance(body, Redeem) else body.original
+    return FIXED_BYTES + UTF8_BYTES_MAX * (len(scan.code) if scan else 0)
 
 
 def _spread_out(places: list[Place], count: int) -> list[Position | None]:

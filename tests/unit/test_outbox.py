@@ -1,5 +1,6 @@
 """What a till sends next: batches, retries with the same id, order against reversals, and a gateway that misbehaves."""
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +14,9 @@ from devices.outbox import (
     backoff_ms,
     uuid7,
 )
+from devices.till import GIVEN_UP
 from gateway.messages import (
+    CODE_CHARS_MAX,
     SCANS_PER_MESSAGE_MAX,
     Detail,
     Place,
@@ -26,6 +29,7 @@ from gateway.messages import (
     Verdicts,
     Winner,
 )
+from gateway.stream import MESSAGE_BYTES_MAX
 
 
 def an_id(n: int) -> bytes:
@@ -57,6 +61,36 @@ def test_everything_that_waits_goes_in_full_messages() -> None:
     assert [len(m.scans) for m in messages if isinstance(m, RedeemMany)] == [256, 256, 1]
     assert [scan for m in messages if isinstance(m, RedeemMany) for scan in m.scans] == [redeem(n) for n in range(513)]
     assert outbox.messages_due(0) == [], "in flight is not due"
+
+
+@pytest.mark.parametrize("char", ("A", "\N{CJK UNIFIED IDEOGRAPH-4E2D}", "\N{PARTY POPPER}"))
+@pytest.mark.parametrize("length", (36, 1024, CODE_CHARS_MAX))
+def test_no_message_is_larger_than_a_gateway_takes(char: str, length: int) -> None:
+    outbox, asked = Outbox(), 2 * SCANS_PER_MESSAGE_MAX
+    for n in range(asked):
+        scan = Redeem(n.to_bytes(16, "big"), char * length, (1 << 48) - 1)
+        if n % 2:
+            outbox.add_redeem(scan, b"", 0)
+        else:
+            reversal = Reverse(an_id(1000 + n), scan.redemption_id, (1 << 48) - 1, scan, GIVEN_UP)
+            outbox.add_reverse(reversal, b"reversing", 0)
+    sent: list[bytes] = []
+    while len(sent) < asked:
+        messages = outbox.messages_due(0)
+        assert messages
+        for message in messages:
+            assert len(msgspec.msgpack.encode(message)) <= MESSAGE_BYTES_MAX
+            sent += ids_of(message)
+            outbox.take(answer(message, *[Verdict.ACCEPTED] * len(ids_of(message))), 0, 0.5)
+    assert len(set(sent)) == asked
+    assert len(outbox) == 0
+
+
+def test_usual_codes_are_not_cut_by_size() -> None:
+    outbox = Outbox()
+    for n in range(SCANS_PER_MESSAGE_MAX):
+        outbox.add_redeem(Redeem(an_id(n), "T1" + "0" * 60, 5), b"", 0)
+    assert len(outbox.messages_due(0)) == 1
 
 
 def test_a_backlog_waits_for_room() -> None:

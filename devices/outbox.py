@@ -100,6 +100,10 @@ class Outbox:
         if waiting and not waiting.ref:
             waiting.due_ms = min(waiting.due_ms, now_ms)
 
+    def is_asking(self, asked_id: bytes) -> bool:
+        """Whether this id still waits for its final answer."""
+        return asked_id in self._waiting
+
     def is_held(self, redemption_id: bytes) -> bool:
         waiting = self._waiting.get(redemption_id)
         return waiting is not None and self._held(waiting)
@@ -199,6 +203,8 @@ class Outbox:
             del self._waiting[answer.asked_id]
             if answer.is_reversal:
                 self._reversing[waiting.code_hash] -= 1
+                if not self._reversing[waiting.code_hash]:
+                    del self._reversing[waiting.code_hash]
         elif waiting.ref == ref:  # an older flight's "ask again" is news no more
             waiting.ref = 0
             waiting.due_ms = now_ms + backoff_ms(waiting.attempts, RETRY_MS_FIRST, RETRY_MS_MAX, spread)

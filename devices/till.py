@@ -259,14 +259,15 @@ class Till:
         reason = GIVEN_UP if gave_up else None
         reverse = Reverse(reversal_id, record.redemption_id, reversed_ms, original, reason)
         self._outbox.add_reverse(reverse, record.code_hash, monotonic_ms())
+        self._told_unsure.discard(record.redemption_id)
 
     # --- answers ------------------------------------------------------------------------------------------------------
 
     def _tell_answer(self, answer: Answer) -> None:
         if is_final(answer.verdict, is_reversal=answer.is_reversal):
             self._told_unsure.discard(answer.asked_id)
-        elif answer.asked_id in self._told_unsure:
-            return  # once is enough, however often it is asked
+        elif answer.asked_id in self._told_unsure or not self._outbox.is_asking(answer.asked_id):
+            return  # once is enough, however often it is asked; and what was given up meanwhile is not waited for
         else:
             self._told_unsure.add(answer.asked_id)
         if not answer.is_reversal:

@@ -208,6 +208,7 @@ def test_a_code_whose_reversal_is_open_waits_for_it() -> None:
     [held] = outbox.messages_due(101)
     assert isinstance(held, RedeemMany)
     assert [scan.redemption_id for scan in held.scans] == [an_id(2)]
+    assert not outbox._reversing, "a daemon that runs for a year keeps no code it is done with"
 
 
 @pytest.mark.parametrize(

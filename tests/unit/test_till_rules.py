@@ -129,6 +129,29 @@ async def test_unsure_is_told_once_then_the_verdict(desk: Desk) -> None:
     assert desk.out.getvalue().count("NO ANSWER YET") == desk.out.getvalue().count("ACCEPTED") == 1
 
 
+async def test_what_was_given_up_is_not_waited_for_any_more(desk: Desk) -> None:
+    await desk.scan("CODE")
+    await desk.answer(Verdict.UNRESOLVED)
+    assert len(desk.till._told_unsure) == 1
+    await desk.till.execute("give-up last")
+    await desk.answer(Verdict.UNRESOLVED)
+    desk.now_ms += 10_000
+    await desk.answer(Verdict.REVERSED)
+    assert "UNDONE" in desk.out.getvalue()
+    assert not desk.till._told_unsure
+
+
+async def test_an_unsure_answer_that_a_give_up_overtakes_is_not_told(desk: Desk) -> None:
+    await desk.scan("CODE")
+    [message] = desk.sent()
+    unsure = Verdicts(message.ref, bytes([Verdict.UNRESOLVED]), 1, [Place(0, 0, 0, 1)], {})
+    answers = desk.outbox.take(unsure, desk.now_ms, 0.5)
+    await desk.till.execute("give-up last")
+    await desk.till.on_answers(answers)
+    assert "NO ANSWER YET" not in desk.out.getvalue()
+    assert not desk.till._told_unsure
+
+
 async def test_a_gateways_words_stay_on_one_line(desk: Desk) -> None:
     desk.till.on_notice(Notice("clock\n", "your clock\x1b[31m is wrong\n\n"))
     desk.till.on_welcome(Welcome("store\n\n", 0, "zh"))

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from devices.config import ConfigFault, TerminalConfig, load_config
 from devices.keys import device_key, read_or_create_secret, sync_directory
+from devices.uplink import UNDECODABLE
 
 DEVICE_KEY_NAME = "device.key"
 ANSWER_S = 10.0
@@ -73,7 +74,7 @@ async def _ask(url: str, body: dict[str, str], ca_file: str) -> Enrolled:
         raise EnrolRefused(f"{url} answered {code}: {_problem(content)}")
     try:
         return msgspec.json.decode(content, type=Enrolled)
-    except msgspec.MsgspecError as error:
+    except UNDECODABLE as error:
         raise EnrolRefused(f"{url} gave an answer this till does not understand: {error}") from None
 
 
@@ -87,7 +88,7 @@ def _problem(content: bytes) -> str:
     """The words of a problem+json body (RFC 9457), as far as there are any."""
     try:
         body = msgspec.json.decode(content, type=dict[str, object])
-    except msgspec.MsgspecError:
+    except UNDECODABLE:
         return "no reason given"
     return str(body.get("detail") or body.get("title") or "no reason given")
 

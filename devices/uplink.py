@@ -33,6 +33,7 @@ MESSAGE_BYTES_MAX = 1 << 18  # 256 verdicts, each with a winner and a note of 50
 RECONNECT_MS_FIRST = 200  # a gateway that is restarted is often back within a second
 STEADY_MS = 5000  # a connection that lived this long was a good one: come back quickly
 RECONNECT_MS_MAX = 5000  # full jitter below this spreads 10,000 tills over seconds instead of one instant
+UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)  # what msgspec raises on a peer's bytes
 LINK_ERRORS = (aiohttp.ClientError, OSError, TimeoutError, PeerFault)
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -189,7 +190,7 @@ async def _message(ws: aiohttp.ClientWebSocketResponse) -> FromGateway:
         raise PeerFault(f"the gateway closed the connection ({ws.close_code}) {message.extra or ''}".rstrip())
     try:
         decoded: FromGateway = _decode(message.data)
-    except msgspec.MsgspecError as error:
+    except UNDECODABLE as error:
         raise PeerFault(f"the gateway sent a message outside the contract: {error}") from None
     return decoded
 

@@ -40,6 +40,12 @@ encode = msgspec.msgpack.encode
 AT_MS = 1_790_000_000_000
 ANSWER, UNRESOLVED, SILENT, CUT, LATE_CUT = "answer", "unresolved", "silent", "cut", "late cut"
 GARBAGE, TEXT, MISCOUNT, GREETING = "garbage", "text", "miscount", "greeting"
+NO_UTF8, NESTED = "no utf-8", "nested"  # msgspec has errors of its own for neither
+NONSENSE = {
+    GARBAGE: b"\xc1\x00\xff",
+    NO_UTF8: b"\x93\xa6notice\xa1\xff\xa0",
+    NESTED: b"\x94\xa6notice\xa0\xa0" + b"\x91" * 100_000 + b"\xc0",  # one field more than this till knows
+}
 Send = Callable[[object], Awaitable[None]]
 
 
@@ -154,7 +160,7 @@ class ScriptedGateway:
             verdicts = self._decide(asked)
             if step == ANSWER:
                 await ws.send_bytes(encode(verdicts))
-        elif step in (GARBAGE, TEXT, MISCOUNT, GREETING):
+        elif step in (*NONSENSE, TEXT, MISCOUNT, GREETING):
             await _talk_nonsense(ws, step, asked.ref)
         if step in (CUT, LATE_CUT):
             cut(ws)
@@ -210,8 +216,8 @@ def cut(ws: web.WebSocketResponse) -> None:
 async def _talk_nonsense(ws: web.WebSocketResponse, step: str, ref: int) -> None:
     if step == TEXT:
         await ws.send_str("[]")
-    elif step == GARBAGE:
-        await ws.send_bytes(b"\xc1\x00\xff")
+    elif step in NONSENSE:
+        await ws.send_bytes(NONSENSE[step])
     elif step == MISCOUNT:
         await ws.send_bytes(encode(Verdicts(ref, bytes(3), AT_MS, [Place(0, 1, 0, 3)], {})))
     else:

@@ -20,10 +20,13 @@ class Enroller:
         self.bodies: list[dict[str, str]] = []
         self.code = 200
         self.content: object = ANSWER
+        self.octets = b""  # instead of `content`
         self.url = ""
 
     async def answer(self, request: web.Request) -> web.Response:
         self.bodies.append(await request.json())
+        if self.octets:
+            return web.Response(body=self.octets, status=self.code, content_type="application/json")
         return web.json_response(self.content, status=self.code)
 
 
@@ -77,6 +80,16 @@ async def test_a_refusal_is_told_in_the_gateways_words_and_the_same_key_is_used_
 async def test_an_answer_outside_the_contract_is_named(tmp_path: Path, enroller: Enroller, content: object) -> None:
     enroller.content = content
     with pytest.raises(EnrolRefused, match="does not understand"):
+        await enrolled(enroller.url, tmp_path)
+
+
+@pytest.mark.parametrize("octets", (b'{"store": "\xff"}', b'{"detail": ' + b"[" * 10_000))
+@pytest.mark.parametrize("code", (200, 403))
+async def test_an_answer_that_is_no_json_is_an_answer_outside_the_contract(
+    tmp_path: Path, enroller: Enroller, octets: bytes, code: int
+) -> None:
+    enroller.octets, enroller.code = octets, code
+    with pytest.raises(EnrolRefused, match="does not understand" if code == 200 else "403: no reason given"):
         await enrolled(enroller.url, tmp_path)
 
 

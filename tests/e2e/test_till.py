@@ -6,7 +6,17 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from scripted_gateway import CUT, GARBAGE, GREETING, LATE_CUT, MISCOUNT, SILENT, TEXT, UNRESOLVED, ScriptedGateway
+from scripted_gateway import (
+    CUT,
+    GREETING,
+    LATE_CUT,
+    MISCOUNT,
+    NONSENSE,
+    SILENT,
+    TEXT,
+    UNRESOLVED,
+    ScriptedGateway,
+)
 from till_bench import TillBench, until
 
 from devices.console import SOCKET_NAME
@@ -105,11 +115,11 @@ async def test_a_lost_answer_is_asked_again_with_the_same_id(
 
 async def test_a_gateway_that_talks_nonsense_is_left_and_asked_again(till: TillBench, gateway: ScriptedGateway) -> None:
     await started(till)
-    gateway.plan.extend((GARBAGE, TEXT, MISCOUNT, GREETING))
+    gateway.plan.extend((*NONSENSE, TEXT, MISCOUNT, GREETING))
     till.scanner.write(b"CODE\r")
     await till.until_shown("ACCEPTED")
     assert till.stop() == 0
-    assert len(gateway.scans) == gateway.greetings == 5
+    assert len(gateway.scans) == gateway.greetings == 7
     assert len(set(gateway.scans)) == 1
 
 

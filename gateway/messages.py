@@ -63,7 +63,11 @@ PUBLIC = tuple(_PUBLIC.get(Verdict(n), Verdict(n)) if n in Verdict._value2member
 
 
 class Redeem(msgspec.Struct, array_like=True, gc=False, frozen=True):
-    """One scan to be redeemed. The whole of it, with the terminal, is the body that `redemption_id` stands for."""
+    """One scan to be redeemed.
+
+    What `redemption_id` stands for is its voucher, its two references and the terminal: sent again with another of
+    these it is refused as ID_REUSED. `scanned_ms` and `entry` are recorded, not compared; a retry may stamp them anew.
+    """
 
     redemption_id: bytes  # 16 bytes, minted and journalled before the first send; the same on every retry
     code: str

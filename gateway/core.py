@@ -10,15 +10,16 @@ from typing import Any, Protocol
 import msgspec
 from redis.asyncio import Connection
 
-from eventstore.events import IdReused
+from eventstore.events import IdReused, decode_control
 from eventstore.follower import Follower
-from eventstore.log import TIP_BYTES, Batch
+from eventstore.log import CONTROL, TIP_BYTES, Batch, EventLog, LogDamaged
 from eventstore.projections import RedemptionIndex
 from eventstore.sqlite_log import SqliteLog
 from gateway.claims import ValkeyArbiter
 from gateway.codes import CodeKeys, KeyRing
-from gateway.control import Control
+from gateway.control import READ_BATCHES, Control
 from gateway.desk import Desk
+from gateway.directory import Directory, Rejected
 from gateway.lane import Lane
 from gateway.ledger import Ledger, add_ids_ahead, recent_ids
 from gateway.recovery import PartitionHalted, Recovered
@@ -63,7 +64,10 @@ class Core:
         self.fatal, self.follower = parts.fatal, parts.follower
         self.on_stall: Callable[[float], None] = lambda seconds: None
         self.leaving = False  # set when the process is asked to end: from then on it is not ready
-        self._tasks = [self._watched(self.control.run()), self._watched(self.follower.run())]
+        self._reported, self._reporting = _Reported(log), asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+        for work in (self.control.run(), self.follower.run(), self._report_missed()):
+            self.watch(work)
         self._loop = asyncio.get_running_loop()
         self._beat_s = self._loop.time()
         self._beating = self._loop.call_later(BEAT_S, self._beat)
@@ -89,14 +93,37 @@ class Core:
 
     def note_reused(self, reused: Sequence[IdReused]) -> None:
         """One redemption id took effect twice: a race that admission could not see becomes an event."""
-        self._tasks.append(self._watched(self._write_reused(reused)))
+        self.watch(self._report(reused))
 
-    async def _write_reused(self, reused: Sequence[IdReused]) -> None:
-        await self.control.record("gateway", lambda directory, now_ms: reused)
+    async def _report(self, reused: Sequence[IdReused]) -> None:
+        """Write what the control partition does not say yet: an index built anew tells everything again."""
 
-    def watch(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run something beside the gateway; if it fails, the gateway ends."""
-        self._tasks.append(self._watched(work))
+        def make(directory: Directory, _: int) -> Sequence[IdReused]:
+            return news if directory.control_seq == self._reported.seq else ()  # or look again at what is said there
+
+        async with self._reporting:
+            await self._reported.catch_up()
+            while news := self._reported.news(reused):
+                outcome = await self.control.record("gateway", make)
+                assert not isinstance(outcome, Rejected), f"{outcome.field}: {outcome.why}"
+                await self._reported.catch_up()
+
+    async def _report_missed(self) -> None:
+        """Write what a crash kept from the control partition: the index had committed it, and tells it only once."""
+        try:
+            for lane in self.lanes:  # before that, the index may be one that the follower will begin again
+                await self.follower.wait_until(lane.partition, (await self.log.head(lane.partition)).seq)
+        except LogDamaged as damage:
+            self.halt(damage)
+            return
+        if reused := await self.index.reused():
+            await self._report(reused)
+
+    def halt(self, damage: LogDamaged) -> None:
+        """Halt the damaged partition; the others go on. Raises it if it is the control partition's: all need that."""
+        if damage.partition == CONTROL:
+            raise damage
+        self.lanes[damage.partition].halt(f"{damage}: restore the log from its backup")
 
     def troubles(self) -> list[str]:
         """Why this gateway is not ready, in words; empty when it is."""
@@ -109,12 +136,14 @@ class Core:
             found.append("this gateway is leaving")
         return found
 
-    def _watched(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def watch(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run something beside the gateway; if it fails, the gateway ends."""
         task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
         task.add_done_callback(self._ended)
-        return task
 
     def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None and not self.fatal.done():
             self.fatal.set_exception(error)
 
@@ -124,14 +153,37 @@ class Core:
         await self.redeemer.close()
         for lane in self.lanes:
             await lane.close()
-        for task in self._tasks:
+        tasks = list(self._tasks)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self.arbiter.close()
         await self.index.close()
         await self.log.close()
         if self.fatal.done():
             self.fatal.exception()  # seen
+
+
+class _Reported:
+    """What the control partition says of reused ids, up to its batch `seq`."""
+
+    def __init__(self, log: EventLog) -> None:
+        self.seq = 0
+        self._log = log
+        self._places: dict[bytes, set[tuple[int, int, int]]] = {}
+
+    async def catch_up(self) -> None:
+        """Raises LogDamaged, LogFailed."""
+        while batches := await self._log.read(CONTROL, self.seq + 1, READ_BATCHES):
+            for batch in batches:
+                for event in decode_control(batch.payload).events:
+                    if isinstance(event, IdReused):
+                        self._places.setdefault(event.redemption_id, set()).update((event.first, event.second))
+            self.seq = batches[-1].seq
+
+    def news(self, reused: Sequence[IdReused]) -> list[IdReused]:
+        """Those that name a new place. Which place of an id comes first is another matter when an index is rebuilt."""
+        return [event for event in reused if {event.first, event.second} - self._places.get(event.redemption_id, set())]
 
 
 class _Parts(msgspec.Struct):

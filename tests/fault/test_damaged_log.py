@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 import redis
-from core_world import until, world
+from core_world import new_id, until, wall_ms, world
+from stream_world import site
 
 from gateway.core import LOG_FILE
 from gateway.lane import LaneState
-from gateway.messages import Verdict
+from gateway.messages import Reverse, Verdict
 from gateway.recovery import PartitionHalted
 
 
@@ -77,3 +78,17 @@ async def test_a_bug_in_a_recovery_is_told(tmp_path: Path, valkey_endpoint: str)
         lane.recover("the test says so")
         with pytest.raises(ZeroDivisionError):
             await asyncio.wait_for(asyncio.shield(w.core.fatal), 5)
+
+
+async def test_a_reversal_that_meets_a_damaged_batch_halts_its_partition(tmp_path: Path, valkey_endpoint: str) -> None:
+    directory = tmp_path / "data"
+    async with site(directory, valkey_endpoint) as here, here.till(1) as till:
+        (code,) = await here.w.codes(1)
+        scan = here.w.scan(code)
+        assert (await till.verdict(scan))[0] is Verdict.ACCEPTED
+        damage(directory, (await here.w.core.log.head(0)).seq)
+        answer = await till.reverse(Reverse(new_id(), scan.redemption_id, wall_ms()))
+        assert list(answer.codes) == [Verdict.UNRESOLVED]
+        assert here.w.core.lanes[0].state is LaneState.HALTED
+        assert (await till.verdict(here.w.scan(code)))[0] is Verdict.UNRESOLVED
+        assert not here.w.core.fatal.done()

@@ -71,10 +71,10 @@ class Reversals:
         if found is None and self._redeemer.recent.get(reversal.redemption_id) is not None and not reversal.original:
             asked.give_up(index, 1)  # it is on its way: neither "not found" nor anything else would be true
             return
-        if found is not None:
-            verdict, spot, claim_id = self._judge_found(asker, terminal, found)
-        else:
+        if found is None or _named_nothing(found):
             verdict, spot, claim_id = await self._judge_unseen(asker, terminal, reversal)
+        else:
+            verdict, spot, claim_id = self._judge_found(asker, terminal, found)
         if verdict is Verdict.UNRESOLVED or not self._control.is_confirmed():
             asked.give_up(index, 1)
             return
@@ -86,7 +86,7 @@ class Reversals:
 
     def _judge_found(self, asker: Principal, terminal: int, found: Found) -> tuple[Verdict, Spot | None, bytes]:
         record = found.record
-        if record.op != REDEEM or not record.campaign:
+        if record.op != REDEEM:
             return Verdict.NOT_FOUND, None, NO_ID
         spot = Spot(record.campaign, record.serial, SIGNED)
         return self._may_reverse(asker, terminal, found), spot, record.claim_id
@@ -94,7 +94,7 @@ class Reversals:
     async def _judge_unseen(
         self, asker: Principal, terminal: int, reversal: Reverse
     ) -> tuple[Verdict, Spot | None, bytes]:
-        """The log, caught up, has no such redemption; perhaps it is still to come."""
+        """The log, caught up, has no such redemption of a voucher; perhaps it is still to come."""
         original, till = reversal.original, self._control.directory.terminals.get(terminal)
         if original is None or original.redemption_id != reversal.redemption_id or fault_of(original):
             return Verdict.NOT_FOUND, None, NO_ID
@@ -155,3 +155,8 @@ class Reversals:
         extra = Extra(target_id=reversal.redemption_id if fits else None, reason=reason)
         key = voucher_key(partition, campaign, serial) if spot else None
         self._lanes[partition].add(record, key, asked, index, extra)
+
+
+def _named_nothing(found: Found) -> bool:
+    """A scan refused because its code named no voucher. By now it may name one, and a tombstone may lie there."""
+    return found.record.op == REDEEM and not found.record.campaign

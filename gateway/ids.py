@@ -19,6 +19,7 @@ class RecentIds:
         self._old: dict[bytes, bytes] = {}
         self._floor = floor_ms.to_bytes(6, "big") + _TAIL
         self._young_newest = self._old_newest = b""  # the latest minted UUIDv7 of each generation
+        self._dropped_newest = b""  # and of all that left memory
 
     def get(self, redemption_id: bytes) -> bytes | None:
         """The claim id it was used with, None if not in memory."""
@@ -26,8 +27,8 @@ class RecentIds:
         return claim_id if claim_id is not None else self._old.get(redemption_id)
 
     def trust_from(self, floor_ms: int) -> None:
-        """Everything minted after this that was ever used is in memory now."""
-        self._floor = floor_ms.to_bytes(6, "big") + _TAIL
+        """Everything minted after this that was ever used has been put into memory by now; some may have left again."""
+        self._floor = max(floor_ms.to_bytes(6, "big") + _TAIL, self._dropped_newest)
 
     def is_strange(self, redemption_id: bytes) -> bool:
         """Whether memory cannot tell if this id was used before."""
@@ -63,7 +64,8 @@ class RecentIds:
         kept: dict[bytes, bytes] = {}
         if self._old_newest > ceiling:
             kept = self._dated_ahead(ceiling)
-        self._floor = max(self._floor, self._old_newest)
+        self._dropped_newest = max(self._dropped_newest, self._old_newest)
+        self._floor = max(self._floor, self._dropped_newest)
         self._old, self._old_newest = self._young, self._young_newest
         self._young, self._young_newest = kept, max(kept, default=b"")
 

@@ -1,5 +1,6 @@
 """Ids in memory: what is forgotten must not count as new."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -54,6 +55,18 @@ def test_a_forgotten_id_is_never_taken_for_new(steps: list[tuple[int, int, bool]
                 assert recent.use(old, b"other", now_ms) in (None, first)
     finally:
         ids.GENERATION_IDS = kept
+
+
+def test_what_left_memory_while_it_was_filled_is_not_new_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a start more ids may be read back than memory holds."""
+    monkeypatch.setattr(ids, "GENERATION_IDS", 8)
+    recent = RecentIds()
+    for n in range(1, 30):
+        recent.put(uuid7(START_MS + n, n), b"first", START_MS + 100)
+    recent.trust_from(START_MS)
+    assert recent.use(uuid7(START_MS + 1, 1), b"other", START_MS + 100) is None
+    assert recent.use(uuid7(START_MS + 29, 29), b"other", START_MS + 100) == b"first"
+    assert recent.use(uuid7(START_MS + 30, 30), b"new", START_MS + 100) == b"new"
 
 
 def test_twenty_wrong_codes_in_ten_minutes_are_too_many() -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Protocol
 
@@ -33,13 +33,22 @@ class FollowerEnded(Exception):
 class Follower:
     """Applies the partitions named in `checkpoint`, each from its position there (`EMPTY_HEAD`: from the start)."""
 
-    def __init__(self, log: LogReader, projection: Projection, checkpoint: Mapping[int, Head]) -> None:
+    def __init__(
+        self,
+        log: LogReader,
+        projection: Projection,
+        checkpoint: Mapping[int, Head],
+        on_damage: Callable[[LogDamaged], None] | None = None,
+    ) -> None:
+        """`on_damage` is told of a damaged partition, which is then left where it is; without it, `run` raises."""
         self._log, self._projection = log, projection
         self._checkpoint = checkpoint
         self._applied = dict.fromkeys(checkpoint, EMPTY_HEAD)  # until `run` has found the checkpoint in the log
         self._offered: dict[int, deque[Batch]] = {partition: deque() for partition in checkpoint}
         self._moved, self._urgent = asyncio.Event(), asyncio.Event()
         self._round_over = asyncio.Event()  # a new one each round
+        self._on_damage = on_damage
+        self._damaged: dict[int, LogDamaged] = {}
         self._ended = False
 
     def applied(self, partition: int) -> Head:
@@ -59,10 +68,15 @@ class Follower:
         self._moved.set()
 
     async def wait_until(self, partition: int, seq: int) -> None:
-        """Return once batch `seq` is applied. Raises FollowerEnded. A batch that never comes is waited for for ever."""
+        """Return once batch `seq` is applied. Raises FollowerEnded, and LogDamaged where the log is damaged before it.
+
+        A batch that never comes is waited for for ever.
+        """
         self._urgent.set()
         self._moved.set()
         while self._applied[partition].seq < seq:
+            if partition in self._damaged:
+                raise self._damaged[partition]
             if self._ended:
                 raise FollowerEnded(f"partition {partition}, batch {seq} is not applied")
             await self._round_over.wait()
@@ -86,7 +100,11 @@ class Follower:
         for partition, applied in self._checkpoint.items():
             if applied.seq == 0:
                 continue
-            held = await self._log.read(partition, applied.seq, 1)
+            try:
+                held = await self._log.read(partition, applied.seq, 1)
+            except LogDamaged as damage:
+                self._leave(partition, damage)
+                continue
             if not held or held[0].tip != applied.tip:
                 return False
         return True
@@ -96,19 +114,34 @@ class Follower:
         self._moved.clear()
         self._urgent.clear()
         more = False
-        for partition, applied in self._applied.items():
-            batches = self._from_memory(partition, applied.seq + 1)
-            batches = batches or await self._log.read(partition, applied.seq + 1, FOLLOW_BATCHES)
-            if not batches:
+        for partition in self._applied:
+            if partition in self._damaged:
                 continue
-            if batches[0].prev != applied.tip:
-                raise LogDamaged(partition, batches[0].seq, f"does not follow batch {applied.seq}")
-            await self._projection.apply(partition, batches)
-            self._applied[partition] = Head(batches[-1].seq, batches[-1].tip)
-            more = more or len(batches) == FOLLOW_BATCHES
+            try:
+                more = await self._advance(partition) or more
+            except LogDamaged as damage:
+                self._leave(partition, damage)
         over, self._round_over = self._round_over, asyncio.Event()
         over.set()
         return more
+
+    def _leave(self, partition: int, damage: LogDamaged) -> None:
+        if self._on_damage is None:
+            raise damage
+        self._damaged[partition] = damage
+        self._on_damage(damage)
+
+    async def _advance(self, partition: int) -> bool:
+        applied = self._applied[partition]
+        batches = self._from_memory(partition, applied.seq + 1)
+        batches = batches or await self._log.read(partition, applied.seq + 1, FOLLOW_BATCHES)
+        if not batches:
+            return False
+        if batches[0].prev != applied.tip:
+            raise LogDamaged(partition, batches[0].seq, f"does not follow batch {applied.seq}")
+        await self._projection.apply(partition, batches)
+        self._applied[partition] = Head(batches[-1].seq, batches[-1].tip)
+        return len(batches) == FOLLOW_BATCHES
 
     def _from_memory(self, partition: int, seq: int) -> list[Batch]:
         offered = self._offered[partition]

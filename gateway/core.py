@@ -218,7 +218,7 @@ async def open_core(
         core.note_reused(reused)
 
     index = RedemptionIndex.open(data_dir / INDEX_FILE, log.partitions, log.meta.deployment_id, on_reused)
-    follower = Follower(log, index, index.checkpoint)
+    follower = Follower(log, index, index.checkpoint, lambda damage: core.halt(damage))  # noqa: PLW0108 - as below
     fatal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def on_batch(batch: Batch, seconds: float) -> None:

@@ -4,12 +4,13 @@ import asyncio
 import os
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from eventstore.events import encode_records
 from eventstore.follower import OFFERED_MAX, Follower
-from eventstore.log import EMPTY_HEAD, ZERO_TIP, Batch
+from eventstore.log import EMPTY_HEAD, ZERO_TIP, Batch, LogDamaged
 from eventstore.memory_log import MemoryLog
 
 BATCHES = 40
@@ -58,3 +59,27 @@ async def test_offers_that_nobody_follows_do_not_pile_up() -> None:
     for batch in chain(OFFERED_MAX * 2 + 1):
         follower.offer(batch)
     assert len(follower._offered[0]) <= OFFERED_MAX
+
+
+class Rotten(MemoryLog):
+    """A log whose partition 0 is damaged from batch 3 on."""
+
+    async def read(self, partition: int, first_seq: int, limit: int) -> list[Batch]:
+        if partition == 0 and first_seq + limit > 3:
+            raise LogDamaged(0, 3, "checksum")
+        return await super().read(partition, first_seq, limit)
+
+
+async def test_a_damaged_partition_is_left_and_the_others_are_followed() -> None:
+    log, seen, told = Rotten(2), Seen(), list[LogDamaged]()
+    await log.append(chain(5))
+    await log.append([Batch(1, batch.seq, batch.prev, batch.tip, batch.payload, b"") for batch in chain(5)])
+    follower = Follower(log, seen, {0: EMPTY_HEAD, 1: EMPTY_HEAD}, told.append)
+    running = asyncio.ensure_future(follower.run())
+    await follower.wait_until(1, 5)
+    with pytest.raises(LogDamaged):
+        await follower.wait_until(0, 5)
+    assert seen.seqs == [1, 2, 3, 4, 5]
+    assert len(told) == 1
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)

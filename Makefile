@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint bench bench-framers chaos fuzz lock clean
+.PHONY: demo test lint bench bench-framers chaos fuzz sim lock clean
 
 demo: $(INSTALLED)
 	$(BIN)/tillgate demo
@@ -47,6 +47,11 @@ bench-framers: $(INSTALLED)
 FUZZ_S ?= 60
 fuzz: $(INSTALLED)
 	FUZZ_S=$(FUZZ_S) $(BIN)/python tests/fuzz_framers.py
+
+# The simulator: make sim SEEDS=200000. One seed again, with its trace: .venv/bin/python tests/sim/run.py --seed N --trace
+SEEDS ?= 2000
+sim: $(INSTALLED)
+	$(BIN)/python tests/sim/run.py --seeds $(SEEDS)
 
 # Pins the newest releases that pyproject.toml allows, with the hashes of all their files, for every platform.
 lock:

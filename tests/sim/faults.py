@@ -39,6 +39,7 @@ class Faults:
 
     def __init__(self, world: Victim, backup: bool) -> None:
         self._world, self._choose = world, world.choose
+        self._may_lose = not backup  # where the log loses its tail, only Valkey still knows what was promised
         gateway: tuple[Callable[[], None], ...] = (
             *(self._kill, self._kill, self._stop, self._step_clock, self._pause_behind_its_back),
         )
@@ -55,8 +56,12 @@ class Faults:
             self._allowed += [self._kill, self._restore_backup]
         elif world.focus == "pause":
             self._allowed = [*self._allowed[:2], *[self._pause_behind_its_back] * 3]
-        elif world.focus.startswith("load"):
-            self._allowed = [*self._allowed[:2], self._wipe, self._flush, self._flush]
+        elif world.focus == "split":
+            self._allowed = [*self._allowed[:2], *[self._split] * 4]
+        elif world.focus == "load_1":
+            self._allowed = [*self._allowed[:1], self._wipe, self._flush]
+        elif world.focus == "load_wipe_1":
+            self._allowed = [self._split, self._lose_tail, self._lose_tail]
         self._backup: dict[int, int] = {}
 
     def strike(self) -> None:
@@ -67,19 +72,25 @@ class Faults:
 
     def ambush(self, owner: Owner) -> None:
         """Something happens at the worst moment to whoever just did something."""
-        kind = self._choose.choice(("stop", "stop", "kill", "cut", "crash", "lose"))
+        kind = self._choose.choice(("stop", "stop", "stop", "power", "kill", "cut", "crash", "lose", "lose"))
         self._world.note("ambush", (kind, owner.name), None)
         mine = next((gateway for gateway in self._world.gateways if gateway.owner is owner), None)
         if kind == "stop" and mine is not None:
-            self._stop_for(mine, 0.3 + self._some_s(4.0))
+            self._stop_for(mine, 0.6 + self._some_s(3.0))
         elif kind == "kill" and mine is not None:
             mine.end("killed")
+        elif kind == "power" and mine is not None:
+            mine.log.fails_next = self._choose.choice(("before", "after"))
+            if self._may_lose:
+                self._later(self._some_s(0.1), self._lose_tail)
         elif kind == "cut":
             for line in self._world.host.lines:
                 if line.owner is owner:
                     line.cut(self._choose.randint(0, line.under_way))
-        elif kind in ("crash", "lose"):
-            self._crash(1 if kind == "lose" and self._lose_tail in self._allowed else 0)
+        elif kind == "lose" and self._may_lose:  # after the answer, and before the append it leads to has landed
+            self._later(2 * self._world.pace.delay_s(), self._crash, self._choose.randint(1, 3))
+        elif kind == "crash":
+            self._crash(0)
 
     def _later(self, seconds: float, mend: Callable[..., None], *args: object) -> None:
         loop = self._world.loop
@@ -139,7 +150,7 @@ class Faults:
     def _crash(self, lost_writes: int) -> None:
         host = self._world.host
         host.crash(lost_writes)
-        self._later(self._some_s(0.5), host.start)
+        self._later(self._some_s(0.3), host.start)
 
     def _lose_tail(self) -> None:
         self._crash(self._choose.choice((1, 1, 2, 3, 5, 8, 20, 100)))

@@ -18,10 +18,11 @@ from gateway.codes import KeyRing
 from gateway.control import Control, ControlBusy
 from gateway.desk import Desk
 from gateway.lane import Asked, Lane, LaneState
-from gateway.ledger import Ledger, recent_ids
+from gateway.ledger import Ledger, add_ids_ahead, recent_ids
 from gateway.messages import Redeem, Reverse
 from gateway.recovery import PartitionHalted, Recovered
 from gateway.redeem import Redeemer
+from gateway.reversals import Reversals
 
 BEAT_S, STALL_S_MAX = 0.25, 5.0  # as in gateway.core
 
@@ -33,6 +34,7 @@ class Surroundings(msgspec.Struct):
     loop: SimLoop
     choose: random.Random
     pace: Pace
+    log_pace: Pace
     store: LogStore
     index: ModelIndex
     connector: Callable[[Owner], Callable[[], ModelConnection]]
@@ -49,7 +51,7 @@ class Gateway:
     def __init__(self, around: Surroundings, life: int) -> None:
         self.around, self.life = around, life
         self.owner = Owner(f"{around.name}.{life}")
-        self.log = ModelLog(around.loop, around.pace, around.store, self.owner, around.choose, around.note)
+        self.log = ModelLog(around.loop, around.log_pace, around.store, self.owner, around.choose, around.note)
         self.log.repeats = around.log_repeats
         self.is_up = False
         self.lanes: list[Lane] = []
@@ -77,13 +79,14 @@ class Gateway:
         follower = Follower(self.log, index, index.checkpoint)
         self.lanes.extend(self._lane(number, arbiter, follower) for number in range(self.log.partitions))
         ledger = Ledger(self.log, follower, index)
+        recent, complete_since_ms = await recent_ids(self.log, self._now_ms())
         self.redeemer = Redeemer(
             ring=KeyRing(KEYS),
             control=self.control,
             lanes=self.lanes,
             arbiter=arbiter,
             used=ledger,
-            recent=await recent_ids(self.log, self._now_ms()),
+            recent=recent,
             now_ms=self._now_ms,
             is_stalled=self._is_stalled,
             on_fatal=self._on_fatal,
@@ -96,11 +99,20 @@ class Gateway:
             ledger=ledger,
             now_ms=self._now_ms,
         )
+        self.reversals = Reversals(
+            desk=self.desk,
+            redeemer=self.redeemer,
+            control=self.control,
+            lanes=self.lanes,
+            ledger=ledger,
+            now_ms=self._now_ms,
+        )
         for lane in self.lanes:
             lane.recover("starting")
         self._beat()
         self._watched(self.control.run())
         self._watched(follower.run())
+        self._watched(add_ids_ahead(recent, ledger, index, complete_since_ms, self._now_ms()))
         self.is_up = True
 
     def _lane(self, number: int, arbiter: ValkeyArbiter, follower: Follower) -> Lane:
@@ -164,7 +176,7 @@ class Gateway:
     def reverse(self, terminal: int, reversals: Sequence[Reverse], done: Callable[[Asked], None]) -> None:
         asker = self.control.directory.principal_of_terminal(terminal)
         if self.is_up and asker is not None:
-            self._watched(self.desk.reverse(asker, terminal, reversals, done))
+            self._watched(self.reversals.reverse(asker, terminal, reversals, done))
 
     def is_ready(self) -> bool:
         """Whether every lane admits."""

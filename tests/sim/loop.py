@@ -16,6 +16,8 @@ from collections.abc import Callable, Coroutine
 from contextvars import Context
 from typing import Any
 
+ASKED_EVERY = 8  # timers between two questions whether to go on
+
 
 class Owner:
     """A process in the simulated world."""
@@ -105,15 +107,16 @@ class SimLoop(asyncio.BaseEventLoop):
         owner.backlog.clear()
 
     def run_while(self, goes_on: Callable[[], bool]) -> None:
-        """Run until `goes_on` says no (asked whenever the clock is about to move) or nothing is left to do."""
+        """Run until `goes_on` says no (asked now and then, before the clock moves) or nothing is left to do."""
         events._set_running_loop(self)
-        queue, timers = self._queue, self._timers
+        queue, timers, turns = self._queue, self._timers, 0
         try:
             while True:
                 while queue:
                     self._run(queue.popleft())
-                if not timers or not goes_on():
+                if not timers or (turns % ASKED_EVERY == 0 and not goes_on()):
                     return
+                turns += 1
                 when_s, _, call = heapq.heappop(timers)
                 if call.callback is not None:
                     self.now_s = max(self.now_s, when_s)

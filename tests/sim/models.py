@@ -320,6 +320,11 @@ class ModelIndex:
         self._places.clear()
         self._applied = dict.fromkeys(self._applied, EMPTY_HEAD)
 
+    async def ids_dated(self, after_ms: int, until_ms: int, limit: int) -> list[bytes]:
+        await asyncio.sleep(self._pace.delay_s())
+        dated = sorted(key for key in self._places if key[6] & 0xF0 == 0x70)
+        return [key for key in dated if after_ms < int.from_bytes(key[:6], "big") <= until_ms][:limit]
+
     async def find(self, redemption_id: bytes) -> tuple[int, int, int] | None:
         await asyncio.sleep(self._pace.delay_s())
         known = self._places.get(redemption_id)

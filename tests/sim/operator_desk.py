@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 import msgspec
-from sim.deployment import CAMPAIGNS, ISSUED, TYPED_CODES
+from sim.deployment import CAMPAIGNS, ISSUED, TYPED_CODES, signed_code
 from sim.gateways import Gateway
 from sim.loop import SimLoop
 from sim.models import Note
@@ -46,7 +46,7 @@ class Operator:
     def __init__(self, office: Office) -> None:
         self._office = office
         self.deeds: list[Deed] = []
-        self._attempt = 0
+        self.news: list[tuple[str, tuple[int, int] | None]] = []
         self._paused: set[int] = set()
         self._left = [tuple(TYPED_CODES[:3]), tuple(TYPED_CODES[3:6])]  # the last ones are never imported
         self._issued = False
@@ -97,7 +97,6 @@ class Operator:
         loop = self._office.loop
         if deed.done_s is not None:
             return
-        self._attempt += 1
         working = [gateway for gateway in self._office.gateways if not gateway.owner.held]
         if working:
             gateway = self._office.choose.choice(working)
@@ -123,7 +122,16 @@ class Operator:
             done = all(one.verdict is not Verdict.UNRESOLVED for one in outcome)
         if outcome is not Verdict.UNRESOLVED and done and deed.done_s is None:
             deed.done_s = self._office.loop.now_s
+            self._tell(deed)
             self._office.note("operator", (deed.what, deed.campaign), None)
+
+    def _tell(self, deed: Deed) -> None:
+        """Tills get to know the newest codes at once."""
+        if deed.what == "import":
+            self.news = [(code, None) for code in deed.codes]
+        elif deed.what == "issue":
+            late = range(ISSUED + 1, ISSUED + LATE_SERIALS + 1)
+            self.news = [(signed_code(1, serial), (1, serial)) for serial in late]
 
     def _work(self, gateway: Gateway, deed: Deed) -> Awaitable[Any]:
         slug, desk, request_id = CAMPAIGNS[deed.campaign], gateway.desk, f"deed-{self.deeds.index(deed)}"

@@ -6,7 +6,6 @@ python tests/sim/run.py --planted               every planted bug, with the seed
 """
 
 import argparse
-import gc
 import os
 import sys
 import time
@@ -22,7 +21,7 @@ if str(ROOT) not in sys.path:  # as a script; pytest has both already
     sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from sim.planted import Hunt, bugs, hunt  # noqa: E402
-from sim.world import Outcome, run_seed  # noqa: E402
+from sim.world import Outcome, run_chunk, run_seed  # noqa: E402
 
 from gateway.recovery import Branch  # noqa: E402
 
@@ -54,20 +53,6 @@ class Report(msgspec.Struct):
         """Branches of recovery that so many runs should have gone through, and did not."""
         expected = Branch if self.runs >= SEEDS_FOR_ALL_BRANCHES else ()
         return [branch.value for branch in expected if not self.branches[branch.value]]
-
-
-def run_chunk(seeds: Sequence[int], events: int = EVENTS) -> list[Outcome]:
-    """Some seeds in this process. The collector runs between them: a world is one large cycle."""
-    outcomes = []
-    gc.disable()
-    try:
-        for seed in seeds:
-            outcomes.append(run_seed(seed, events))
-            if seed % 8 == 0:
-                gc.collect()
-    finally:
-        gc.enable()
-    return outcomes
 
 
 def run_many(seeds: Sequence[int], events: int, workers: int) -> Report:

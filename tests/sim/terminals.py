@@ -9,12 +9,14 @@ from sim.deployment import BASE_MS, ISSUED, TYPED_CODES, signed_code
 from sim.gateways import Gateway
 from sim.loop import SimLoop
 from sim.models import Note, Pace
+from sim.operator_desk import Operator
 
 from gateway.lane import Asked
 from gateway.messages import Redeem, Reverse
 
 UNRESOLVED = 255
 SCANS_MAX = 4  # in one message
+NEWS_FROM = 0.85  # the chance above which the newest codes are tried
 OPEN_MAX = 8  # unanswered requests at which the cashier stops scanning
 
 
@@ -55,6 +57,7 @@ class Shop(Protocol):
     typed_share: float
     misuse_share: float
     history: list[Told]
+    operator: Operator
     sold: int
 
     def some_gateway(self) -> Gateway | None: ...
@@ -99,6 +102,9 @@ class Terminal:
         choose, shop = self._shop.choose, self._shop
         shop.sold += 1
         chance = choose.random()
+        news = shop.operator.news
+        if news and chance > NEWS_FROM:
+            return choose.choice(news)
         if chance < shop.typed_share:
             return choose.choice(TYPED_CODES), None
         if chance < shop.typed_share + 0.02:

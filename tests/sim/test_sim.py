@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from sim.planted import Bug, bugs, hunt
-from sim.run import EVENTS, PLANTED_EVENTS, PLANTED_SEEDS, Report, run_chunk
-from sim.world import run_seed
+from sim.run import EVENTS, PLANTED_EVENTS, PLANTED_SEEDS, Report
+from sim.world import run_chunk, run_seed
 
 SEEDS = range(120)  # about 20 s on one core
 PARTS = 4  # so that no test comes near its time-out
@@ -19,7 +19,7 @@ _report = Report()
 
 @pytest.mark.parametrize("part", range(PARTS))
 def test_no_seed_breaks_an_invariant(part: int) -> None:
-    outcomes = run_chunk(SEEDS[part::PARTS])
+    outcomes = run_chunk(SEEDS[part::PARTS], EVENTS)
     for outcome in outcomes:
         _report.add(outcome)
     broken = {outcome.seed: outcome.violations for outcome in outcomes if outcome.violations}

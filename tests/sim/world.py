@@ -1,11 +1,13 @@
 """One seeded run: two gateways, tills and an operator over one Valkey and one log, faults, calm, and an audit."""
 
+import gc
 import random
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+from sim import valkey_model
 from sim.auditor import Evidence, audit
 from sim.deployment import ISSUED, TERMINALS, control_batches
 from sim.faults import Faults
@@ -20,26 +22,39 @@ from gateway import claims, ids, lane, recovery
 from gateway.recovery import Branch, PartitionHalted, Recovered
 
 GATEWAYS = 2
+COLLECT_EVERY = 8  # runs: some 50 MB
 CALM_S_MAX = 15.0  # within this, after the last fault, everything must have been answered
 OPERATOR_SHARE = 0.03  # of what happens
-LATE_S = 3.0  # for what nobody waits for: repeated messages, claims whose gateway gave up or died
-SETTLE_S = 1.0  # for the last appends
+STILL_S = 1.5  # nothing happened for so long: nothing is on its way
 RUN_S_MAX = 300.0  # of virtual time; a run that has not had its events by then is stuck
 BACKUP_ONE_IN = 12  # seeds in which the log is restored from a backup
 AMBUSH_CHANCE = {  # of a fault at the very moment of an operation
-    "claim_1": 0.02,
-    "append": 0.02,
+    "claim_1": 0.05,
+    "append": 0.03,
     "restore_1": 0.1,
-    "load_begin_1": 0.3,
-    "load_wipe_1": 0.3,
-    "load_1": 0.3,
-    "load_finish_1": 0.3,
+    "load_wipe_1": 0.2,
+    "load_1": 0.1,
 }
-# What a seed looks for above all: trouble at one kind of operation, a pause behind a sleeper's back, or nothing.
-FOCUSES = ("", "", "", "pause", *AMBUSH_CHANCE)
+# What a seed looks for above all: trouble at one kind of operation, a pause behind a sleeper's back, two Valkeys at
+# once, or nothing.
+FOCUSES = (
+    "",
+    "",
+    "",
+    "pause",
+    "split",
+    "claim_1",
+    "append",
+    "restore_1",
+    "load_wipe_1",
+    "load_wipe_1",
+    "load_1",
+    "load_1",
+)
 KNOBS: tuple[tuple[Any, str, tuple[int, ...]], ...] = (  # limits that a short run never meets are small in some seeds
     (ids, "GENERATION_IDS", (24, ids.GENERATION_IDS)),
     (claims, "LOAD_FIELDS_MAX", (1, claims.LOAD_FIELDS_MAX)),
+    (valkey_model, "SCAN_KEYS", (1, valkey_model.SCAN_KEYS)),
     (recovery, "REPLAY_BATCHES_MAX", (3, recovery.REPLAY_BATCHES_MAX)),
     (lane, "RECORDS_PER_BATCH_MAX", (3, lane.RECORDS_PER_BATCH_MAX)),
 )
@@ -59,11 +74,12 @@ class Outcome(msgspec.Struct):
 class World:
     """See the protocols in terminals, operator_desk and faults for what they may touch of it."""
 
-    def __init__(self, seed: int, *, traced: bool) -> None:
+    def __init__(self, seed: int, *, traced: bool, focus: str | None = None) -> None:
         self.seed = seed
         self.choose = choose = random.Random(seed)
         self.loop = SimLoop(self._on_error)
         self.pace = Pace(choose, choose.choice((0.0002, 0.0005, 0.001, 0.004)))
+        self._log_pace = Pace(choose, min(0.01, self.pace.typical_s * choose.choice((1, 4, 20))))
         self.violations: list[str] = []
         self.trace: list[str] | None = [] if traced else None
         self.events = 0
@@ -85,12 +101,19 @@ class World:
         self.terminals = [Terminal(self, number) for number in range(1, choose.randint(2, TERMINALS) + 1)]
         self.operator = Operator(self)
         self.typed_share = choose.choice((0.02, 0.05, 0.4))
-        self.misuse_share = choose.choice((0.01, 0.04, 0.15))
-        self.focus = choose.choice(FOCUSES)
+        self.misuse_share = choose.choice((0.02, 0.15))
+        drawn = choose.choice(FOCUSES)
+        self.focus = drawn if focus is None else focus
         self._fault_share = choose.choice((0.01, 0.03, 0.1))  # of what happens
-        self._act_every_s = choose.choice((0.001, 0.005, 0.02, 0.05))
-        if self.focus == "pause" or self.focus.startswith("load"):
+        self._act_every_s = self.pace.typical_s * choose.choice((1, 3, 10, 40))
+        if self.focus == "pause":
             self._fault_share, self._act_every_s = 0.05, 0.02
+        if self.focus == "split":
+            self._fault_share, self._log_pace.typical_s = 0.03, 4 * self.pace.typical_s
+            self._act_every_s = 2 * self.pace.typical_s
+        if self.focus.startswith("load"):
+            self._fault_share, claims.LOAD_FIELDS_MAX, valkey_model.SCAN_KEYS = 0.03, 1, 1
+            self._log_pace.typical_s = 0.005
         self.faults = Faults(self, backup=seed % BACKUP_ONE_IN == 0)
 
     def _surroundings(self, number: int, log_repeats: float) -> Surroundings:
@@ -99,6 +122,7 @@ class World:
             loop=self.loop,
             choose=self.choose,
             pace=self.pace,
+            log_pace=self._log_pace,
             store=self.store,
             index=ModelIndex(self.pace, self.store.partitions),
             connector=lambda owner: lambda: ModelConnection(lambda: self._hosts[number], owner),
@@ -214,14 +238,17 @@ class World:
             self.move_to(number, self.host)
         self.say("--- calm")
         self._run_until_quiet("R8: not answered")
-        self._run_for(LATE_S)
+        self._run_until_still()
         self._probe()
         self._run_until_quiet("R8: a fresh scan was not answered")
-        self._run_for(SETTLE_S)
+        self._run_until_still()
 
-    def _run_for(self, seconds: float) -> None:
-        until_s = self.loop.now_s + seconds
-        self.loop.run_while(lambda: self.loop.now_s < until_s and not self._is_over())
+    def _run_until_still(self) -> None:
+        """Until nothing happens any more: no repeated message, no claim whose gateway gave up, no append under way."""
+        before = -1
+        while before != self.events and not self._is_over():
+            before, until_s = self.events, self.loop.now_s + STILL_S
+            self.loop.run_while(lambda until_s=until_s: self.loop.now_s < until_s and not self._is_over())  # type: ignore[misc]
 
     def _run_until_quiet(self, complaint: str) -> None:
         loop, until_s = self.loop, self.loop.now_s + CALM_S_MAX
@@ -252,10 +279,20 @@ class World:
         )
 
 
-def run_seed(seed: int, events: int, *, traced: bool = False) -> Outcome:
-    """One run. The same seed and number of events give the same run."""
-    return World(seed, traced=traced).run(events)
+def run_seed(seed: int, events: int, *, traced: bool = False, focus: str | None = None) -> Outcome:
+    """One run; the same arguments give the same run. `focus` overrides what the seed looks for above all."""
+    return World(seed, traced=traced, focus=focus).run(events)
 
 
-def run_seeds(seeds: Sequence[int], events: int) -> list[Outcome]:
-    return [run_seed(seed, events) for seed in seeds]
+def run_chunk(seeds: Sequence[int], events: int, focus: str | None = None) -> list[Outcome]:
+    """Some runs, with the garbage collector held back: a world is one large cycle, dropped as a whole."""
+    outcomes = []
+    gc.disable()
+    try:
+        for seed in seeds:
+            outcomes.append(run_seed(seed, events, focus=focus))
+            if seed % COLLECT_EVERY == 0:
+                gc.collect()
+    finally:
+        gc.enable()
+    return outcomes

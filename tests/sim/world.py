@@ -110,7 +110,7 @@ class World:
             self._fault_share, self._act_every_s = 0.05, 0.02
         if self.focus == "split":
             self._fault_share, self._log_pace.typical_s = 0.03, 4 * self.pace.typical_s
-            self._act_every_s = 2 * self.pace.typical_s
+            self._act_every_s = self.pace.typical_s * choose.choice((2, 10))
         if self.focus.startswith("load"):
             self._fault_share, claims.LOAD_FIELDS_MAX, valkey_model.SCAN_KEYS = 0.03, 1, 1
             self._log_pace.typical_s = 0.005

@@ -49,6 +49,7 @@ class Follower:
         self._round_over = asyncio.Event()  # a new one each round
         self._on_damage = on_damage
         self._damaged: dict[int, LogDamaged] = {}
+        self._verified = False  # whether what the projection holds is known to be of this log
         self._ended = False
 
     def applied(self, partition: int) -> Head:
@@ -68,13 +69,14 @@ class Follower:
         self._moved.set()
 
     async def wait_until(self, partition: int, seq: int) -> None:
-        """Return once batch `seq` is applied. Raises FollowerEnded, and LogDamaged where the log is damaged before it.
+        """Return once batch `seq` is applied; for 0, once the projection is known to be of this log.
 
-        A batch that never comes is waited for for ever.
+        A batch that never comes is waited for for ever. Raises FollowerEnded, and LogDamaged where the log is damaged
+        before it.
         """
         self._urgent.set()
         self._moved.set()
-        while self._applied[partition].seq < seq:
+        while not self._verified or self._applied[partition].seq < seq:
             if partition in self._damaged:
                 raise self._damaged[partition]
             if self._ended:
@@ -88,6 +90,7 @@ class Follower:
                 self._applied.update(self._checkpoint)
             else:
                 await self._projection.reset()
+            self._verified = True
             while True:
                 while await self._round():
                     pass

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from eventstore.events import encode_records
 from eventstore.follower import OFFERED_MAX, Follower
-from eventstore.log import EMPTY_HEAD, ZERO_TIP, Batch, LogDamaged
+from eventstore.log import EMPTY_HEAD, ZERO_TIP, Batch, Head, LogDamaged
 from eventstore.memory_log import MemoryLog
 
 BATCHES = 40
@@ -50,6 +50,18 @@ async def test_every_batch_once_and_in_order(offers: list[int], rounds: int) -> 
                 follower.offer(batches[seq - 1])
         await follower.wait_until(0, durable)
     assert seen.seqs == list(range(1, BATCHES + 1))
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_nobody_may_look_before_the_projection_is_known_to_be_of_this_log() -> None:
+    """A log set back to its very beginning holds nothing to wait for, and the projection still holds the other log."""
+    seen, built_on = Seen(), chain(3)[-1]
+    seen.seqs = [1, 2, 3]
+    follower = Follower(MemoryLog(1), seen, {0: Head(3, built_on.tip)})
+    running = asyncio.ensure_future(follower.run())
+    await follower.wait_until(0, 0)
+    assert not seen.seqs
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
 

@@ -176,6 +176,8 @@ class Checker:
         self.found.accepted += entry.code == ACCEPTED
 
     def _check_winner(self, entry: Entry, asked: Asked, place: Place) -> None:
+        if not entry.winner_ms:  # nobody could tell just then which campaign a typed code is of, and who may know
+            return
         life = self._lives.get(asked.serial)
         for at, terminal, at_ms, own_id in life.accepted if life else ():
             if (

@@ -75,7 +75,7 @@ def test_no_fault_costs_an_answer() -> None:
     assert report.found.answers == report.counts.answers > 1000
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("bug", PLANTED)
 def test_a_gateway_broken_on_purpose_is_found_out(bug: str, tmp_path: Path) -> None:
     name, shipped, broken, faults, expected = PLANTED[bug]
@@ -83,13 +83,13 @@ def test_a_gateway_broken_on_purpose_is_found_out(bug: str, tmp_path: Path) -> N
     text = (source / name).read_text()
     assert text.count(shipped) == 1, f"{name} has changed: plant this bug anew"
     (source / name).write_text(text.replace(shipped, broken))
-    for seed in range(1, 4):  # where a fault strikes is a matter of milliseconds
+    for seed in range(1, 9):  # where a fault strikes is a matter of milliseconds; most are found by the first
         count = 1 if faults == ["stall_gateway"] else 2 * len(faults)
         options = Options(seed, faults=count, only=faults, rate=1500.0, vouchers=20_000, source=source)
         report = run(options)
         if expected & {*report.found.by_rule(), *(fault for fault, _ in report.violations_of_servers)}:
             return
-    pytest.fail("three runs did not find it")
+    pytest.fail("eight runs did not find it")
 
 
 @pytest.mark.timeout(120)

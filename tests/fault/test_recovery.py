@@ -26,10 +26,11 @@ async def claim_behind_its_back(url: str, serial: int, claim_id: bytes) -> None:
     """What a gateway does that dies between claim and append."""
     arbiter = ValkeyArbiter(lambda: connector(url), lambda partition: None)
     await arbiter.check(0)
-    record = RECORD.pack(REDEEM, 0, 1, 0, 1, serial, os.urandom(16), claim_id, 1, wall_ms(), 1)
-    payload = encode_records([record], {}, received_ms=wall_ms())
+    at_ms = wall_ms()
+    record = RECORD.pack(REDEEM, 0, 1, 0, 1, serial, os.urandom(16), claim_id, 1, at_ms, 1)
+    payload = encode_records([record], {}, received_ms=at_ms)
     keyed = keyed_of(0, payload)
-    reply = await arbiter.claim(0, payload, keyed, tip=os.urandom(16), at_ms=wall_ms(), durable_seq=0)
+    reply = await arbiter.claim(0, payload, keyed, tip=os.urandom(16), at_ms=at_ms, durable_seq=0)
     assert isinstance(reply, Claimed)
     await arbiter.close()
 

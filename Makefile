@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint bench bench-framers chaos fuzz sim lock clean
+.PHONY: demo test lint bench bench-framers chaos chaos-planted fuzz sim lock clean
 
 demo: $(INSTALLED)
 	$(BIN)/tillgate demo
@@ -47,6 +47,10 @@ bench-framers: $(INSTALLED)
 FUZZ_S ?= 60
 fuzz: $(INSTALLED)
 	FUZZ_S=$(FUZZ_S) $(BIN)/python tests/fuzz_framers.py
+
+# Whether the chaos runs find gateways that were broken on purpose.
+chaos-planted: $(INSTALLED)
+	CHAOS_PLANTED=1 $(BIN)/python -m pytest -k broken_on_purpose tests/fault/test_chaos.py
 
 # The simulator: make sim SEEDS=200000. One seed again, with its trace: .venv/bin/python tests/sim/run.py --seed N --trace
 SEEDS ?= 2000

@@ -75,6 +75,7 @@ def test_no_fault_costs_an_answer() -> None:
     assert report.found.answers == report.counts.answers > 1000
 
 
+@pytest.mark.skipif("CHAOS_PLANTED" not in os.environ, reason="a matter of luck within minutes: make chaos-planted")
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("bug", PLANTED)
 def test_a_gateway_broken_on_purpose_is_found_out(bug: str, tmp_path: Path) -> None:

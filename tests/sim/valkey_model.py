@@ -31,7 +31,7 @@ class ModelValkey:
         self.hashes: Table = {}
         self.streams: Table = {}
         self.newest: Table = {}  # the last id of each stream, which trimming does not lower
-        self.library: bytes | None = None
+        self.loaded: bytes | None = None
         self.policy, self.role = b"noeviction", b"master"
         self.out_of_memory = self.loading = False
         self.writes = 0  # commands that wrote; a history position
@@ -91,14 +91,14 @@ class ModelValkey:
             table.clear()
         self._undo.clear()
         if functions:
-            self.library = None
+            self.loaded = None
 
     def copied(self) -> "ModelValkey":
         """A replica, complete at this moment, which can be taken back like its original."""
         twin = ModelValkey(self._trims)
         parts = (self.strings, self.hashes, self.streams, self.newest, self._undo)  # together: the notes name tables
         twin.strings, twin.hashes, twin.streams, twin.newest, twin._undo = copy.deepcopy(parts)
-        twin.library, twin.writes = self.library, self.writes
+        twin.loaded, twin.writes = self.loaded, self.writes
         return twin
 
     def _put(self, table: Table, key: Any, value: Any) -> None:
@@ -170,14 +170,14 @@ class ModelValkey:
 
     def _function(self, args: list[bytes]) -> Any:
         if args[0] == b"LOAD":
-            self.library = args[1]
+            self.loaded = args[1]
             return b"tillgate_1"
-        if self.library is None:
+        if self.loaded is None:
             return []
-        return [[b"library_name", b"tillgate_1", b"library_code", self.library]]
+        return [[b"library_name", b"tillgate_1", b"library_code", self.loaded]]
 
     def _fcall(self, args: list[bytes]) -> Any:
-        if self.library is None:
+        if self.loaded is None:
             raise ResponseError("Function not found")
         if self.out_of_memory and args[0] != b"tillgate_lookup_1":
             raise OutOfMemoryError("command not allowed when used memory > 'maxmemory'.")

@@ -17,8 +17,7 @@ from pathlib import Path
 import msgspec
 
 ROOT = Path(__file__).resolve().parents[2]
-if str(ROOT) not in sys.path:  # as a script; pytest has both already
-    sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]  # as a script it has neither; an editable install has the first
 
 from sim.planted import Hunt, bugs, hunt  # noqa: E402
 from sim.world import Outcome, run_chunk, run_seed  # noqa: E402

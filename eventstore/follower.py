@@ -56,10 +56,6 @@ class Follower:
         """The position the projection has applied; `EMPTY_HEAD` until its checkpoint was found in the log."""
         return self._applied[partition]
 
-    def wake(self) -> None:
-        """The head of some partition has moved."""
-        self._moved.set()
-
     def offer(self, batch: Batch) -> None:
         """A batch that just became durable: following it from memory saves reading it back. Gaps are read."""
         offered = self._offered[batch.partition]

@@ -182,7 +182,7 @@ async def test_a_follower_applies_everything_in_order_and_then_what_comes() -> N
     assert seen.batches == batches[:-1]
     waiting = asyncio.create_task(follower.wait_until(0, len(batches)))
     await log.append(batches[-1:])
-    follower.wake()
+    follower.offer(batches[-1])
     await waiting
     assert seen.batches == batches
     assert follower.applied(0) == head_of(batches[-1])

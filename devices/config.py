@@ -3,7 +3,7 @@
 import difflib
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 from urllib.parse import urlsplit
 
 import msgspec
@@ -20,11 +20,15 @@ class ConfigFault(Exception):
     """The configuration cannot be used; the text names the file, the field and, where there is one, the likely word."""
 
 
-class ScannerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+ScannerName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,32}$")]
+DevicePath = Annotated[str, Meta(min_length=1)]  # best one that outlives the plug, like /dev/serial/by-id/...
+
+
+class SerialConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="serial"):
     """One serial port. `prefix` holds the characters themselves, e.g. "\\u0002" for STX."""
 
-    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,32}$")]
-    path: Annotated[str, Meta(min_length=1)]
+    name: ScannerName
+    path: DevicePath
     framing: Literal["raw", "ssi", "honeywell", "newland", "datalogic"] = "raw"
     suffix: Literal["cr", "lf", "crlf", "tab", "etx", "none"] = "cr"
     prefix: Annotated[str, Meta(max_length=PREFIX_CHARS_MAX, pattern=r"^[\x00-\xff]*$")] = ""
@@ -36,6 +40,30 @@ class ScannerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     label_ack: bool = False  # datalogic: the scanner waits for an ACK after each label
     not_on_file: bool = False  # datalogic: refusals as "not on file", for models that have no low tone
 
+
+class KeyboardConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="keyboard"):
+    """A scanner that types (keyboard wedge), read from evdev with an exclusive grab: /dev/input/by-id/...-event-kbd."""
+
+    name: ScannerName
+    path: DevicePath
+
+
+class HidPosConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="hid-pos"):
+    """A HID POS scanner (usage page 0x8C), read from hidraw."""
+
+    name: ScannerName
+    path: DevicePath
+
+
+class CameraConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="camera"):
+    """A V4L2 camera, or for integrators a directory that picture files are put into."""
+
+    name: ScannerName
+    path: DevicePath
+
+
+ScannerConfig = SerialConfig | KeyboardConfig | HidPosConfig | CameraConfig
+KIND_DEFAULT = "serial"
 
 FRAMINGS_OF = {  # a setting that its protocol does not have would be believed, and do nothing
     "suffix": ("raw", "datalogic"),
@@ -71,7 +99,7 @@ def load_config(path: Path) -> TerminalConfig:
 def parse_config(content: bytes, path: Path) -> TerminalConfig:
     """`path` is named in errors; relative paths in the file start where it stands."""
     try:
-        config = msgspec.toml.decode(content, type=TerminalConfig)
+        config = msgspec.convert(_with_kinds(msgspec.toml.decode(content)), TerminalConfig)
     except msgspec.ValidationError as error:
         raise ConfigFault(f"{path}: {_with_suggestion(str(error))}") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -83,7 +111,7 @@ def parse_config(content: bytes, path: Path) -> TerminalConfig:
         if twice := _twice([getattr(scanner, field) for scanner in config.scanners]):
             raise ConfigFault(f"{path}: two scanners have the same {field} `{twice}` - at `$.scanners`")
     for i, scanner in enumerate(config.scanners):
-        if fault := _framing_fault(scanner):
+        if isinstance(scanner, SerialConfig) and (fault := _framing_fault(scanner)):
             raise ConfigFault(f"{path}: {fault} - at `$.scanners[{i}]`")
     ca_file = str(path.parent / config.ca_file) if config.ca_file else ""
     state_directory = str((path.parent / config.state_directory).absolute())
@@ -106,12 +134,20 @@ def _url_fault(gateway: str) -> str:
     return "" if known else "expected an address like `https://gateway.example`"
 
 
-def _framing_fault(scanner: ScannerConfig) -> str:
+def _framing_fault(scanner: SerialConfig) -> str:
     for field in msgspec.structs.fields(scanner):
         framings = FRAMINGS_OF.get(field.name, (scanner.framing,))
         if scanner.framing not in framings and getattr(scanner, field.name) != field.default:
             return f"`{field.name}` is for framing {' or '.join(framings)}, and here it is {scanner.framing}"
     return ""
+
+
+def _with_kinds(fields: dict[str, object]) -> dict[str, object]:
+    """A scanner whose kind is not written is a serial one."""
+    scanners = fields.get("scanners")
+    if isinstance(scanners, list):
+        fields["scanners"] = [{"kind": KIND_DEFAULT, **one} if isinstance(one, dict) else one for one in scanners]
+    return fields
 
 
 def _twice(names: list[str]) -> str:
@@ -122,6 +158,7 @@ def _with_suggestion(text: str) -> str:
     unknown = re.search(r"unknown field `([^`]*)`(?: - at `\$\.(scanners)\[)?", text)
     if not unknown:
         return text
-    struct = ScannerConfig if unknown[2] else TerminalConfig
-    close = difflib.get_close_matches(unknown[1], struct.__struct_fields__, n=1)
+    structs = get_args(ScannerConfig) if unknown[2] else (TerminalConfig,)
+    known = [field for struct in structs for field in struct.__struct_fields__]
+    close = difflib.get_close_matches(unknown[1], [*known, *(("kind",) if unknown[2] else ())], n=1)
     return f"{text}; did you mean `{close[0]}`?" if close else text

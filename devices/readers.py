@@ -18,7 +18,7 @@ from typing import NoReturn, cast
 import serial
 import serial_asyncio
 
-from devices.config import ScannerConfig
+from devices.config import SerialConfig
 from devices.framing import Found, Frame, FrameFault, Framer, Reply, Signal
 from devices.framing.datalogic import DatalogicFramer
 from devices.framing.honeywell import HoneywellFramer
@@ -26,6 +26,7 @@ from devices.framing.newland import NewlandFramer
 from devices.framing.raw import SUFFIXES, RawFramer
 from devices.framing.ssi import SsiFramer
 from devices.outbox import backoff_ms
+from devices.scanner import OnPort, OnRead, Settle
 
 REOPEN_MS_FIRST = 100  # a scanner that was only re-enumerated is back within this
 REOPEN_MS_MAX = 2000  # a person who plugs it in again should not have to wait longer
@@ -33,12 +34,8 @@ WRITES_WAITING_BYTES_MAX = 1024  # some ten answers; a scanner that takes none o
 PORT_ERRORS = (OSError, termios.error)  # serial.SerialException is an OSError; termios.error is none
 PARITIES = {"none": serial.PARITY_NONE, "even": serial.PARITY_EVEN, "odd": serial.PARITY_ODD}
 
-Settle = Callable[[bool], None]  # to be called once for each frame and fault: whether the journal has it
-OnRead = Callable[[str, Frame | FrameFault, Settle], None]
-OnPort = Callable[[str, str | None], None]  # scanner name; why it is lost, None: it is ready
 
-
-def framer_for(scanner: ScannerConfig) -> Framer:
+def framer_for(scanner: SerialConfig) -> Framer:
     suffix, prefix = SUFFIXES[scanner.suffix], scanner.prefix.encode("latin-1")
     match scanner.framing:
         case "ssi":
@@ -57,7 +54,7 @@ def framer_for(scanner: ScannerConfig) -> Framer:
 class SerialScanner:
     """One scanner of the configuration, and the port it is on while there is one."""
 
-    def __init__(self, config: ScannerConfig, on_read: OnRead, on_port: OnPort) -> None:
+    def __init__(self, config: SerialConfig, on_read: OnRead, on_port: OnPort) -> None:
         self._config = config
         self._on_read = on_read
         self._on_port = on_port

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from devices.config import ConfigFault, TerminalConfig, load_config
+from devices.config import ConfigFault, SerialConfig, TerminalConfig, load_config
 from devices.console import SOCKET_NAME, command_socket, stdin_lines
 from devices.enrol import DEVICE_KEY_NAME
 from devices.feedback import Mood
@@ -18,8 +18,9 @@ from devices.framing import Frame, FrameFault, Signal
 from devices.journal import Journal, JournalBroken, JournalFull, JournalInUse
 from devices.keys import KeyFault, device_key, read_secret
 from devices.outbox import Outbox
-from devices.readers import SerialScanner, Settle
+from devices.readers import SerialScanner
 from devices.records import JournalDamaged
+from devices.scanner import Settle
 from devices.till import Screen, Till
 from devices.uplink import Uplink
 
@@ -71,7 +72,9 @@ async def _serve(config: TerminalConfig, screen: Screen, till: Till, uplink: Upl
         if scanner := scanners.get(source):
             scanner.sound(signal)
 
-    scanners = {one.name: SerialScanner(one, on_read, till.on_port) for one in config.scanners}
+    scanners = {
+        one.name: SerialScanner(one, on_read, till.on_port) for one in config.scanners if isinstance(one, SerialConfig)
+    }
     till.sound = sound
     async with asyncio.TaskGroup() as tasks:
         works = (uplink.run(), _take_reads(reads, till), _type(till), *(one.run() for one in scanners.values()))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from devices.config import ConfigFault, ScannerConfig, load_config, parse_config, stream_url
+from devices.config import ConfigFault, SerialConfig, load_config, parse_config, stream_url
 from devices.framing.datalogic import DatalogicFramer
 from devices.framing.honeywell import HoneywellFramer
 from devices.framing.newland import NewlandFramer
@@ -26,7 +26,7 @@ def test_a_whole_file() -> None:
     config = parse_config(text.encode(), PATH)
     assert (config.terminal, config.language) == (7, "zh")
     assert (config.state_directory, config.ca_file) == ("/shop/state", "/shop/ca.pem")
-    assert config.scanners == [ScannerConfig("lane1", "/dev/ttyACM0", suffix="etx", prefix="\x02", gap_ms=80)]
+    assert config.scanners == [SerialConfig("lane1", "/dev/ttyACM0", suffix="etx", prefix="\x02", gap_ms=80)]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint bench bench-framers chaos chaos-planted fuzz sim lock clean
+.PHONY: demo test lint ops-check bench bench-framers chaos chaos-planted fuzz sim lock clean
 
 demo: $(INSTALLED)
 	$(BIN)/tillgate demo
@@ -20,6 +20,11 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_layout.py
+
+# Everything under ops/, offline: rules and their unit tests, Alertmanager, and whatever else lies in tests/ops. The same
+# tests are part of `make test`, where they skip what this machine has no program for; here that is a failure.
+ops-check: $(INSTALLED)
+	$(BIN)/python -m pytest tests/ops --require-tools
 
 bench: $(INSTALLED)
 	$(BIN)/tillgate bench

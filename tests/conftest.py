@@ -19,6 +19,15 @@ hypothesis.settings.register_profile("ci", derandomize=True, deadline=None, prin
 hypothesis.settings.register_profile("dev", deadline=None)  # shared machines make single examples slow
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--require-tools",
+        action="store_true",
+        help="a test of tests/ops that skips because an outside program is absent fails instead",
+    )
+
+
 VALKEY_START_S = 10.0  # it answers within 50 ms; more is a broken machine
 
 

@@ -50,6 +50,13 @@ async def _livez(request: web.Request) -> web.Response:
     return web.Response(body=b'{"alive":true}', content_type=JSON)
 
 
+class ReadinessBody(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Whether scans can be answered now; why not, when asked with `?verbose`."""
+
+    ready: bool
+    troubles: list[str] | None = None
+
+
 class _Readiness:
     """GET /readyz: 200 when scans can be answered, else 503; `?verbose` says why not."""
 
@@ -58,9 +65,7 @@ class _Readiness:
 
     async def told(self, request: web.Request) -> web.Response:
         troubles = self._core.troubles()
-        body: dict[str, object] = {"ready": not troubles}
-        if "verbose" in request.query:
-            body["troubles"] = troubles
+        body = ReadinessBody(not troubles, list(troubles) if "verbose" in request.query else None)
         headers = {"Cache-Control": "no-store"}
         if troubles:
             headers["Retry-After"] = RETRY_AFTER_S

@@ -21,6 +21,8 @@ TOKEN_ID_BYTES = 5  # ten hex digits: short enough to type, and a collision is r
 
 
 class NewToken(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A bearer token to make: what it may do, and for whom (`scope`: the merchant or channel of a bound role)."""
+
     role: str
     label: str
     scope: str = ""
@@ -34,6 +36,21 @@ class TokenRow(msgspec.Struct, frozen=True):
     scope: str
     label: str
     revoked: bool
+
+
+class TokenMade(msgspec.Struct, frozen=True):
+    """A new bearer token. The secret is shown this once."""
+
+    token_id: str
+    token: str
+
+
+class KeyRow(msgspec.Struct, frozen=True):
+    """A key that codes are signed with, by its id; the key itself is told to nobody."""
+
+    key_id: int
+    active: bool
+    retired: bool
 
 
 _token = msgspec.json.Decoder(NewToken)
@@ -71,7 +88,7 @@ class Access:
             token_id=token_id, token_hash=token_hash, role=body.role, scope=body.scope, label=body.label
         )
         allowed(await self._control.record(asker.actor, lambda directory, now_ms: [event]))
-        return json_response({"token_id": token_id, "token": token})
+        return json_response(TokenMade(token_id, token))
 
     async def revoke_token(self, request: web.Request) -> web.Response:
         """POST /v1/tokens/{token_id}/revoke."""
@@ -89,10 +106,10 @@ class Access:
         self._gate.asker(request, Action.KEY_READ)
         return json_response(await self._key_rows())
 
-    async def _key_rows(self) -> list[dict[str, int | bool]]:
+    async def _key_rows(self) -> list[KeyRow]:
         keys = await _in_file(self._keys.load)
-        live = [{"key_id": number, "active": number == keys.active, "retired": False} for number in sorted(keys.keys)]
-        return [*live, *({"key_id": number, "active": False, "retired": True} for number in sorted(keys.retired))]
+        live = [KeyRow(number, number == keys.active, retired=False) for number in sorted(keys.keys)]
+        return [*live, *(KeyRow(number, active=False, retired=True) for number in sorted(keys.retired))]
 
     async def add_key(self, request: web.Request) -> web.Response:
         """POST /v1/keys: a new key, in the file before in the log: an event must never name a key that is nowhere."""
@@ -101,7 +118,7 @@ class Access:
         event = e.KeyAdded(key_id=keys.active)
         allowed(await self._control.record(asker.actor, lambda directory, now_ms: [event]))
         self._core.reload_keys(keys)
-        return json_response({"key_id": keys.active, "active": True, "retired": False})
+        return json_response(KeyRow(keys.active, active=True, retired=False))
 
     async def retire_key(self, request: web.Request) -> web.Response:
         """POST /v1/keys/{key_id}/retire: out of the file first, so that the log never calls a live key retired."""
@@ -114,7 +131,7 @@ class Access:
             raise absent(f"key {key_id}")
         event = e.KeyRetired(key_id=key_id)
         allowed(await self._control.record(asker.actor, lambda directory, now_ms: [event]))
-        return json_response({"key_id": key_id, "active": False, "retired": True})
+        return json_response(KeyRow(key_id, active=False, retired=True))
 
 
 def _token_row(token: Token) -> TokenRow:

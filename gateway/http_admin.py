@@ -25,30 +25,55 @@ ALLIANCE_BYTES_MAX = 512 * 1024  # control_rules.MERCHANTS_MAX names of 32 lette
 _ed25519_hex = re.compile(r"[0-9A-Fa-f]{64}").fullmatch
 
 
-class NewMerchant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class MerchantBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A legal party that is paid."""
+
     merchant: str
     title: str
 
 
-class NewAlliance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class AllianceBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Merchants whose stores a campaign may name together."""
+
     alliance: str
     merchants: tuple[str, ...]
 
 
-class NewStore(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class StoreBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An outlet of a merchant."""
+
     store: str
     merchant: str
     title: str
 
 
 class NewTerminal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A till that is to be let in."""
+
     store: str
     label: str
 
 
-class Enrolment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class TerminalOffer(msgspec.Struct, frozen=True):
+    """A terminal's number, and the token that one device may enrol with until `expires_ms`. Shown this once."""
+
+    terminal: int
     token: str
-    public_key: str  # Ed25519, 64 hex digits
+    expires_ms: int
+
+
+class Enrolment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a device enrols with: the token it was given, and its own Ed25519 key as 64 hex digits."""
+
+    token: str
+    public_key: str
+
+
+class Enrolled(msgspec.Struct, frozen=True):
+    """What a device has become."""
+
+    terminal: int
+    store: str
 
 
 class TerminalRow(msgspec.Struct, frozen=True):
@@ -63,9 +88,9 @@ class TerminalRow(msgspec.Struct, frozen=True):
     expires_ms: int  # of its enrolment token
 
 
-_merchant = msgspec.json.Decoder(NewMerchant)
-_alliance = msgspec.json.Decoder(NewAlliance)
-_store = msgspec.json.Decoder(NewStore)
+_merchant = msgspec.json.Decoder(MerchantBody)
+_alliance = msgspec.json.Decoder(AllianceBody)
+_store = msgspec.json.Decoder(StoreBody)
 _terminal = msgspec.json.Decoder(NewTerminal)
 _enrolment = msgspec.json.Decoder(Enrolment)
 
@@ -90,7 +115,7 @@ class Parties:
     async def list_merchants(self, request: web.Request) -> web.Response:
         principal = self._gate.asker(request, Action.STORE_READ).principal
         rows = self._control.directory.merchants.values()
-        return json_response([{"merchant": m.merchant, "title": m.title} for m in rows if _sees(principal, m.merchant)])
+        return json_response([MerchantBody(m.merchant, m.title) for m in rows if _sees(principal, m.merchant)])
 
     async def add_merchant(self, request: web.Request) -> web.Response:
         asker, body = await self._gate.read(request, _merchant, Action.STORE_WRITE)
@@ -100,10 +125,10 @@ class Parties:
         """An alliance is told to its members, each of whom sees no other."""
         principal = self._gate.asker(request, Action.STORE_READ).principal
         seen = {
-            alliance: sorted(member for member in members if _sees(principal, member))
+            alliance: tuple(sorted(member for member in members if _sees(principal, member)))
             for alliance, members in self._control.directory.alliances.items()
         }
-        return json_response([{"alliance": name, "merchants": members} for name, members in seen.items() if members])
+        return json_response([AllianceBody(name, members) for name, members in seen.items() if members])
 
     async def define_alliance(self, request: web.Request) -> web.Response:
         """POST /v1/alliances: defines it, or replaces its members."""
@@ -115,7 +140,7 @@ class Parties:
     async def list_stores(self, request: web.Request) -> web.Response:
         principal = self._gate.asker(request, Action.STORE_READ).principal
         rows = self._control.directory.stores.values()
-        return json_response([row for row in rows if _sees(principal, row.merchant)])
+        return json_response([StoreBody(s.store, s.merchant, s.title) for s in rows if _sees(principal, s.merchant)])
 
     async def open_store(self, request: web.Request) -> web.Response:
         asker, body = await self._gate.read(request, _store, Action.STORE_WRITE)
@@ -170,7 +195,7 @@ class Terminals:
 
         (event,) = allowed(await self._control.record(asker.actor, make))
         assert isinstance(event, e.TerminalOffered)
-        return json_response({"terminal": event.terminal, "token": token, "expires_ms": event.expires_ms})
+        return json_response(TerminalOffer(event.terminal, token, event.expires_ms))
 
     async def enrol(self, request: web.Request) -> web.Response:
         """POST /v1/terminals/enrol: the token is the permission. The same device may ask again after a lost answer."""
@@ -182,7 +207,7 @@ class Terminals:
         terminal = self._enrolled_before(body.token, public_key)
         if terminal is None:
             terminal = await self._enrol(body.token, public_key)
-        return json_response({"terminal": terminal.number, "store": terminal.store})
+        return json_response(Enrolled(terminal.number, terminal.store))
 
     def _enrolled_before(self, token: str, public_key: bytes) -> Terminal | None:
         token_hash = self._auth.token_hash(token)

@@ -27,16 +27,29 @@ CODES_PER_CHUNK = 500  # about a millisecond of minting, then the tills have the
 
 
 class NewCampaign(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A campaign to create. `offer` is written as in a campaign file: times as dates, values as amounts."""
+
     slug: str
     offer: dict[str, Any]  # as gateway.offer_input reads it
 
 
 class NewIssue(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Signed vouchers to issue; the same `request_id` again answers with the same serials."""
+
     count: int
     request_id: str
 
 
+class Issued(msgspec.Struct, frozen=True):
+    """The run of serials that was issued."""
+
+    first_serial: int
+    count: int
+
+
 class NewImport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Codes of another maker; the same `request_id` may be sent again."""
+
     request_id: str
     codes: list[str]
 
@@ -58,6 +71,14 @@ class RejectedCode(msgspec.Struct, frozen=True):
     index: int
     verdict: str
     reason: str
+
+
+class ImportOutcome(msgspec.Struct, frozen=True):
+    """How many codes are new, how many were imported before, and which were not taken."""
+
+    accepted: int
+    repeated: int
+    rejected: list[RejectedCode]
 
 
 _campaign = msgspec.json.Decoder(NewCampaign)
@@ -151,7 +172,7 @@ class Campaigns:
         asker, body = await self._gate.read(request, _issue, Action.VOUCHER_ISSUE)
         campaign = self._named(request)
         issued = allowed(await self._core.desk.issue(asker.actor, campaign.slug, body.count, body.request_id))
-        return json_response({"first_serial": issued.first_serial, "count": issued.count})
+        return json_response(Issued(issued.first_serial, issued.count))
 
     async def codes(self, request: web.Request) -> web.StreamResponse:
         """GET /v1/campaigns/{slug}/codes?first=&count=: lines of `serial,code` of signed serials, derived anew."""
@@ -184,14 +205,14 @@ class Campaigns:
         return json_response(_summary(came))
 
 
-def _summary(came: list[Imported]) -> dict[str, Any]:
+def _summary(came: list[Imported]) -> ImportOutcome:
     good = (Verdict.ACCEPTED, Verdict.REPEATED)
     rejected = [RejectedCode(one.index, one.verdict.name.lower(), one.why) for one in came if one.verdict not in good]
-    return {
-        "accepted": sum(one.verdict is Verdict.ACCEPTED for one in came),
-        "repeated": sum(one.verdict is Verdict.REPEATED for one in came),
-        "rejected": rejected,
-    }
+    return ImportOutcome(
+        accepted=sum(one.verdict is Verdict.ACCEPTED for one in came),
+        repeated=sum(one.verdict is Verdict.REPEATED for one in came),
+        rejected=rejected,
+    )
 
 
 def _holds_all(spans: Spans, first: int, count: int) -> bool:

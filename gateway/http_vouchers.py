@@ -25,6 +25,8 @@ class VoucherNamed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class VoidRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """End one unredeemed voucher, named by its id or its code; `request_id` makes a repeat harmless."""
+
     reason: str
     request_id: str
     voucher_id: str | None = None
@@ -50,6 +52,13 @@ class VoucherBody(msgspec.Struct, frozen=True):
     state: str  # unused | redeemed | voided | purged
     holder: Deed | None
     settled: list[Deed]
+
+
+class Voided(msgspec.Struct, frozen=True):
+    """What came of it: `accepted` or `repeated`, or the verdict that says why not."""
+
+    voucher_id: str
+    verdict: str
 
 
 _named = msgspec.json.Decoder(VoucherNamed)
@@ -87,7 +96,7 @@ class Vouchers:
         verdict = allowed(await desk.void(asker.actor, campaign.number, serial, body.reason, body.request_id))
         if verdict is Verdict.UNRESOLVED:
             raise unknown_yet("whether the voucher is voided is not known")
-        return json_response({"voucher_id": f"{campaign.number}-{serial}", "verdict": verdict.name.lower()})
+        return json_response(Voided(f"{campaign.number}-{serial}", verdict.name.lower()))
 
     async def _voucher(self, named: VoucherNamed) -> tuple[Campaign, int, str]:
         """Campaign, serial and kind of code. Raises Problem."""

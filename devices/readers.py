@@ -26,7 +26,7 @@ from devices.framing.newland import NewlandFramer
 from devices.framing.raw import SUFFIXES, RawFramer
 from devices.framing.ssi import SsiFramer
 from devices.outbox import backoff_ms
-from devices.scanner import OnPort, OnRead, Settle
+from devices.scanner import Capabilities, Feedback, OnPort, OnRead, Settle, State, Statistics, counted
 
 REOPEN_MS_FIRST = 100  # a scanner that was only re-enumerated is back within this
 REOPEN_MS_MAX = 2000  # a person who plugs it in again should not have to wait longer
@@ -51,30 +51,55 @@ def framer_for(scanner: SerialConfig) -> Framer:
             return RawFramer(suffix, prefix, scanner.gap_ms)
 
 
+def capabilities_of(scanner: SerialConfig, framer: Framer) -> Capabilities:
+    """Of a framing as it is configured: what its protocol gives the till, used or not by this model."""
+    packets = scanner.framing in ("ssi", "honeywell", "newland")
+    return Capabilities(
+        ack=scanner.framing == "ssi" or scanner.label_ack,
+        verdict_good=Signal.GOOD in framer.sounds,
+        verdict_bad=Signal.BAD in framer.sounds,
+        led=scanner.framing == "ssi",
+        length_framed=packets,
+        symbology=scanner.framing in ("ssi", "honeywell"),
+    )
+
+
 class SerialScanner:
     """One scanner of the configuration, and the port it is on while there is one."""
 
     def __init__(self, config: SerialConfig, on_read: OnRead, on_port: OnPort) -> None:
         self._config = config
-        self._on_read = on_read
+        self._statistics = Statistics()
+        self._on_read = counted(self._statistics, on_read)
         self._on_port = on_port
         self._framer = framer_for(config)  # outlives the port: a scan sent again after a replug is still the same
         self._port: _Port | None = None
+        self.name = config.name
+        self.capabilities = capabilities_of(config, self._framer)
+        self.state = State.CLOSED
 
-    def sound(self, signal: Signal) -> None:
-        """Have the scanner sound a verdict, if it is there and can."""
-        if self._port:
-            self._port.write(self._framer.verdict_signal(signal, _monotonic_ms()))
+    @property
+    def statistics(self) -> Statistics:
+        self._statistics.dropped_bytes = self._framer.dropped_bytes
+        return self._statistics
+
+    def feedback(self, signal: Signal) -> Feedback:
+        if signal not in self._framer.sounds:
+            return Feedback.UNSUPPORTED
+        if self._port and self._port.write(self._framer.verdict_signal(signal, _monotonic_ms())):
+            return Feedback.SENT
+        return Feedback.LOST
 
     async def run(self) -> NoReturn:
-        """Read for ever. `on_port` hears each change once, not each attempt."""
         attempts, told = 0, ""
         while True:
             try:
                 lost = await self._read_until_lost()
+                self._statistics.lost += 1
                 attempts, told = 0, ""
             except PORT_ERRORS as error:
                 lost = _reason(error)
+            self.state = State.LOST
             if lost != told:
                 self._on_port(self._config.name, lost)
                 told = lost
@@ -93,8 +118,10 @@ class SerialScanner:
             parity=PARITIES[self._config.parity],
             exclusive=True,  # two readers on one port would each get half of every scan
         )
-        self._on_port(self._config.name, None)
         self._port = port
+        self.state = State.READY
+        self._statistics.opened += 1
+        self._on_port(self._config.name, None)
         try:
             return await port.lost
         finally:
@@ -133,14 +160,16 @@ class _Port(asyncio.Protocol):
         if not self.lost.done():
             self.lost.set_result(_reason(exc))
 
-    def write(self, octets: bytes) -> None:
-        """Nothing when the line is gone. A scanner that takes nothing of what it is sent is not sent more."""
+    def write(self, octets: bytes) -> bool:
+        """False: the line is gone. A scanner that takes nothing of what it is sent is not sent more, and is as gone."""
         transport = self._transport
         if transport is None or transport.is_closing():
-            return
-        if octets and transport.get_write_buffer_size() + len(octets) <= WRITES_WAITING_BYTES_MAX:
+            return False
+        room = transport.get_write_buffer_size() + len(octets) <= WRITES_WAITING_BYTES_MAX
+        if octets and room:
             transport.write(octets)
         self._watch_silence()
+        return room
 
     def _give(self, found: Sequence[Found]) -> None:
         for one in found:

@@ -7,6 +7,7 @@ waits for the disk or the network; what became of a read reaches it twice, by `S
 """
 
 import enum
+import time
 from collections.abc import Callable
 from typing import NoReturn, Protocol
 
@@ -77,3 +78,24 @@ class Scanner(Protocol):
 
     async def run(self) -> NoReturn:
         """Claim it, enable it, read for ever, and come back after each loss. `on_port` hears each change once."""
+
+
+def counted(statistics: Statistics, on_read: OnRead) -> OnRead:
+    """The same, and everything handed over is counted in `statistics`, with what the journal said of it."""
+
+    def count(name: str, found: Frame | FrameFault, settle: Settle) -> None:
+        if isinstance(found, FrameFault):
+            statistics.faults[found.reason] = statistics.faults.get(found.reason, 0) + 1
+            on_read(name, found, settle)
+            return
+        statistics.reads += 1
+        statistics.resent += found.resent
+        statistics.last_read_ms = time.time_ns() // 1_000_000
+
+        def settled(kept: bool) -> None:
+            statistics.refused += not kept
+            settle(kept)
+
+        on_read(name, found, settled)
+
+    return count

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from devices.config import ConfigFault, SerialConfig, TerminalConfig, load_config
+from devices.config import ConfigFault, TerminalConfig, load_config
 from devices.console import SOCKET_NAME, command_socket, stdin_lines
 from devices.enrol import DEVICE_KEY_NAME
 from devices.feedback import Mood
@@ -18,9 +18,9 @@ from devices.framing import Frame, FrameFault, Signal
 from devices.journal import Journal, JournalBroken, JournalFull, JournalInUse
 from devices.keys import KeyFault, device_key, read_secret
 from devices.outbox import Outbox
-from devices.readers import SerialScanner
 from devices.records import JournalDamaged
 from devices.scanner import Settle
+from devices.scanners import scanner_for
 from devices.till import Screen, Till
 from devices.uplink import Uplink
 
@@ -34,8 +34,8 @@ Reads = asyncio.Queue[tuple[str, Frame | FrameFault, Settle]]
 async def run_terminal(config: TerminalConfig, *, out: TextIO) -> None:
     """Run one till until SIGTERM or SIGINT, from the main thread. What is unanswered then is asked at the next start.
 
-    Raises `KeyFault`, `JournalInUse`, `JournalDamaged`, `JournalFull` or `OSError` at the start, and `JournalBroken`
-    (in an exception group) when the disk fails later.
+    Raises `ConfigFault`, `KeyFault`, `JournalInUse`, `JournalDamaged`, `JournalFull` or `OSError` at the start, and
+    `JournalBroken` (in an exception group) when the disk fails later.
     """
     directory = Path(config.state_directory)
     key = device_key(read_secret(directory / DEVICE_KEY_NAME))
@@ -70,11 +70,9 @@ async def _serve(config: TerminalConfig, screen: Screen, till: Till, uplink: Upl
 
     def sound(source: str, signal: Signal) -> None:
         if scanner := scanners.get(source):
-            scanner.sound(signal)
+            scanner.feedback(signal)
 
-    scanners = {
-        one.name: SerialScanner(one, on_read, till.on_port) for one in config.scanners if isinstance(one, SerialConfig)
-    }
+    scanners = {one.name: scanner_for(one, on_read, till.on_port) for one in config.scanners}
     till.sound = sound
     async with asyncio.TaskGroup() as tasks:
         works = (uplink.run(), _take_reads(reads, till), _type(till), *(one.run() for one in scanners.values()))

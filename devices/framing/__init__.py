@@ -69,6 +69,8 @@ class Framer(Protocol):
     does not listen.
     """
 
+    sounds: frozenset[Signal] = frozenset()  # what it can be made to sound
+
     @property
     def dropped_bytes(self) -> int:
         """All bytes that ever belonged to no frame, prefixes and suffixes not counted."""
@@ -94,5 +96,5 @@ class Framer(Protocol):
         return b""
 
     def verdict_signal(self, signal: Signal, now_ms: int) -> bytes:
-        """What to write to have the scanner sound it."""
+        """What to write to have the scanner sound it; empty too where it is sent later, behind another command."""
         return b""

@@ -21,6 +21,8 @@ GOOD_READ_FORCED, LOW_TONE = b"\x01", b"34\r"  # forced: also where the beeper i
 class DatalogicFramer(RawFramer):
     """`not_on_file`: refusals as `F` then `E`, for models without the low tone."""
 
+    sounds = frozenset((Signal.GOOD, Signal.BAD))
+
     def __init__(self, suffix: bytes, prefix: bytes, gap_ms: int, *, label_ack: bool, not_on_file: bool) -> None:
         super().__init__(suffix, prefix, gap_ms)
         self._label_ack = label_ack
@@ -41,7 +43,7 @@ class DatalogicFramer(RawFramer):
         return ACK if kept and self._label_ack and frame is self._latest else b""
 
     def verdict_signal(self, signal: Signal, now_ms: int) -> bytes:
-        return {Signal.GOOD: GOOD_READ_FORCED, Signal.BAD: self._bad, Signal.WAIT: b""}[signal]
+        return {Signal.GOOD: GOOD_READ_FORCED, Signal.BAD: self._bad}.get(signal, b"")
 
     def _remember(self, found: Sequence[Frame | FrameFault]) -> list[Frame | FrameFault]:
         self._latest = next((one for one in reversed(found) if isinstance(one, Frame)), self._latest)

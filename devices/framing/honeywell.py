@@ -34,6 +34,8 @@ def menu_command(tag: str, *, keep: bool = False) -> bytes:
 
 
 class HoneywellFramer(PacketFramer):
+    sounds = frozenset(SIGNALS)
+
     def __init__(self) -> None:
         super().__init__(SILENCE_MS)
 

@@ -122,6 +122,8 @@ class _Parts(msgspec.Struct):
 class SsiFramer(PacketFramer):
     """`cordless`: four bytes stand before the text (type, 1, length) and not one (type)."""
 
+    sounds = frozenset(BEEP_OF)
+
     def __init__(self, *, cordless: bool = False) -> None:
         super().__init__(SILENCE_MS)
         self._cordless = cordless

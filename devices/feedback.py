@@ -7,6 +7,8 @@ that nothing rests on seeing it. "Heard" and "waiting" never look like a yes.
 import enum
 from datetime import UTC, datetime, tzinfo
 
+import msgspec
+
 from devices.outbox import Answer
 from gateway.messages import Verdict, Winner
 
@@ -21,6 +23,17 @@ class Mood(enum.Enum):
     BAD = ("✗", "31;1")
     WAIT = ("…", "33")
     PLAIN = ("·", "")
+
+
+class Told(msgspec.Struct, frozen=True):
+    """One thing for the cashier, before it has a language or a look: every screen shows the same from it."""
+
+    mood: Mood
+    key: str = ""  # of `say`; empty: the words are the answer's
+    redemption_id: bytes = b""  # of the scan it is about
+    source: str = ""  # of the scanner it is about
+    words: str = ""  # somebody else's, or numbers: the same in every language
+    answer: Answer | None = None
 
 
 _REDEEM = {
@@ -167,11 +180,13 @@ _SAY = {
     ),
 }
 _WINNER = ("Used at {store}, till {terminal}, {at}.", "使用门店 {store}，收银台 {terminal}，时间 {at}。")
+_OFFER = ("Worth: {offer}.", "券面内容：{offer}。")
+_WORDS_ARE_THE_TEXT = ("notice", "open")  # their words stand without brackets
 _NEW_REFUSAL = (
-    "REFUSED (reason {number}, new to this till). Give nothing; call your supervisor.",
-    "已拒绝（原因代码 {number}，本机未收录）。请勿交付商品或给予优惠，并联系主管。",
+    "REFUSED: reason {number}, new to this till. Give nothing; call your supervisor.",
+    "已拒绝：原因代码 {number}，本机未收录。请勿交付商品或给予优惠，并联系主管。",
 )
-_NEW_REVERSAL = ("NOT UNDONE (reason {number}). Call your supervisor.", "未撤销（原因代码 {number}）。请联系主管。")
+_NEW_REVERSAL = ("NOT UNDONE: reason {number}. Call your supervisor.", "未撤销：原因代码 {number}。请联系主管。")
 GOOD_VERDICTS = {False: (Verdict.ACCEPTED,), True: (Verdict.ACCEPTED, Verdict.REVERSED)}
 
 
@@ -183,17 +198,42 @@ def tail_of(redemption_id: bytes) -> str:
     return "#" + redemption_id.hex()[-TAIL_CHARS:]
 
 
+def told_text(language: str, told: Told) -> str:
+    """One line, without its mark."""
+    before = tail_of(told.redemption_id) if told.redemption_id else f"[{told.source}]" if told.source else ""
+    if told.answer:
+        return f"{before} {verdict_text(language, told.answer)}"
+    words = printable(told.words)
+    after = f"({words})" if words and told.key not in _WORDS_ARE_THE_TEXT else words
+    return " ".join(filter(None, (before, say(language, told.key), after)))
+
+
 def verdict_text(language: str, answer: Answer, zone: tzinfo | None = None) -> str:
-    """The sentence for one answer. `zone` None: the machine's own time zone, for the time of an earlier redemption."""
+    """The sentences for one answer. `zone` None: the machine's own time zone, for the time of an earlier redemption."""
+    parts = (
+        verdict_words(language, answer.verdict, is_reversal=answer.is_reversal),
+        offer_text(language, answer.offer),
+        winner_text(language, answer.winner, zone),
+        printable(answer.note or ""),
+    )
+    return " ".join(filter(None, parts))
+
+
+def verdict_words(language: str, verdict: int, *, is_reversal: bool) -> str:
+    """What happened and what to do: `WORD: sentences`."""
     column = _column(language)
-    unknown = (_NEW_REVERSAL if answer.is_reversal else _NEW_REFUSAL)[column].format(number=answer.verdict)
-    known = (_REVERSAL if answer.is_reversal else _REDEEM).get(answer.verdict)  # type: ignore[call-overload]
-    parts = [known[column] if known else unknown]
-    if answer.winner:
-        parts.append(_winner_text(column, answer.winner, zone))
-    if answer.note:
-        parts.append(printable(answer.note))
-    return " ".join(parts)
+    unknown = (_NEW_REVERSAL if is_reversal else _NEW_REFUSAL)[column].format(number=verdict)
+    known = (_REVERSAL if is_reversal else _REDEEM).get(verdict)  # type: ignore[call-overload]
+    return known[column] if known else unknown
+
+
+def head_and_rest(text: str) -> tuple[str, str]:
+    """`WORD: sentences` in its two parts; a text without a word of its own is all sentences."""
+    for colon in (": ", "："):
+        head, found, rest = text.partition(colon)
+        if found:
+            return head, rest[:1].upper() + rest[1:]
+    return "", text[:1].upper() + text[1:]
 
 
 def mood_of(answer: Answer) -> Mood:
@@ -216,9 +256,18 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else " " for c in text[:NOTE_CHARS_MAX])
 
 
-def _winner_text(column: int, winner: Winner, zone: tzinfo | None) -> str:
+def winner_text(language: str, winner: Winner | None, zone: tzinfo | None = None) -> str:
+    """Where and when the voucher was used before; empty when that is not told."""
+    if winner is None:
+        return ""
     at = f"{_local(winner.at_ms, zone):%Y-%m-%d %H:%M}"
-    return _WINNER[column].format(store=printable(winner.store), terminal=printable(winner.terminal), at=at)
+    place = {"store": printable(winner.store), "terminal": printable(winner.terminal)}
+    return _WINNER[_column(language)].format(**place, at=at)
+
+
+def offer_text(language: str, offer: str | None) -> str:
+    """What the voucher is worth; empty when that is not told."""
+    return _OFFER[_column(language)].format(offer=printable(offer)) if offer else ""
 
 
 def _local(at_ms: int, zone: tzinfo | None) -> datetime:

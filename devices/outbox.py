@@ -56,6 +56,7 @@ class Answer(msgspec.Struct, frozen=True):
     at_ms: int
     winner: Winner | None = None
     note: str | None = None
+    offer: str | None = None
 
 
 class _Waiting(msgspec.Struct):
@@ -154,6 +155,7 @@ class Outbox:
                         at_ms=verdicts.at_ms,
                         winner=detail.winner,
                         note=detail.note,
+                        offer=detail.offer,
                     )
                 )
                 self._settle(answers[-1], waiting, verdicts.ref, now_ms, spread)

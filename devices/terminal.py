@@ -13,7 +13,7 @@ from typing import TextIO
 from devices.config import ConfigFault, TerminalConfig, load_config
 from devices.console import SOCKET_NAME, command_socket, stdin_lines
 from devices.enrol import DEVICE_KEY_NAME
-from devices.feedback import Mood
+from devices.feedback import Mood, Told
 from devices.framing import Frame, FrameFault, Signal
 from devices.journal import Journal, JournalBroken, JournalFull, JournalInUse
 from devices.keys import KeyFault, device_key, read_secret
@@ -21,7 +21,8 @@ from devices.outbox import Outbox
 from devices.records import JournalDamaged
 from devices.scanner import Settle
 from devices.scanners import scanner_for
-from devices.till import Screen, Till
+from devices.screen import Screen, TextScreen
+from devices.till import Till
 from devices.uplink import Uplink
 
 READS_WAITING_MAX = 256  # how far scanners may be ahead of the disk; at 10 ms an fsync this is 2.5 s of it
@@ -41,7 +42,7 @@ async def run_terminal(config: TerminalConfig, *, out: TextIO) -> None:
     key = device_key(read_secret(directory / DEVICE_KEY_NAME))
     journal = Journal.open(directory)
     try:
-        screen = Screen(out, config.language or "en")
+        screen = TextScreen(out, config.language or "en")
         outbox = Outbox()
         till = Till(journal, outbox, screen, config.language)
         uplink = Uplink(config, key.sign, outbox, till)
@@ -50,7 +51,7 @@ async def run_terminal(config: TerminalConfig, *, out: TextIO) -> None:
         with _stop_signals() as stop:
             async with command_socket(directory / SOCKET_NAME, till.execute):
                 await _serve(config, screen, till, uplink, stop)
-        screen.say(Mood.PLAIN, "stopped")
+        screen.tell(Told(Mood.PLAIN, "stopped"))
     finally:
         await journal.close()
 
@@ -65,7 +66,7 @@ async def _serve(config: TerminalConfig, screen: Screen, till: Till, uplink: Upl
             reads.put_nowait((source, found, settle))
         except asyncio.QueueFull:
             settle(False)
-            screen.say(Mood.BAD, "too_fast", before=f"[{source}]")
+            screen.tell(Told(Mood.BAD, "too_fast", source=source))
             sound(source, Signal.BAD)
 
     def sound(source: str, signal: Signal) -> None:

@@ -15,17 +15,18 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
-from typing import Literal, TextIO
+from typing import Literal
 
 import msgspec
 
 from devices.console import ShowOpen, TypedCode, Undo, parse_command
-from devices.feedback import Mood, line, mood_of, printable, say, tail_of, verdict_text
+from devices.feedback import Mood, Told, mood_of, tail_of
 from devices.framing import RESENT_MS, Frame, FrameFault, Signal
 from devices.journal import Journal, JournalFull
 from devices.outbox import Answer, Outbox, is_final, uuid7
 from devices.records import Answered, Entry, Record, ReversalAnswered, ReversalAsked, Scanned, is_reversible
 from devices.scan import scan_of
+from devices.screen import Screen
 from gateway.messages import Notice, Redeem, Reverse, Verdict, Welcome
 
 JOURNAL_UNRESOLVED_MAX = 10_000  # one scan per 3 s fills this in 8 h without a gateway: a full shift
@@ -35,24 +36,6 @@ ENTRY_SCANNED, ENTRY_TYPED = 1, 2
 TYPED_SOURCE = "keyboard"
 GIVEN_UP = "given up at the till"
 SIGNAL_OF = {Mood.GOOD: Signal.GOOD, Mood.BAD: Signal.BAD, Mood.WAIT: Signal.WAIT}
-
-
-class Screen:
-    """The cashier's lines on one text stream; colour only on a terminal."""
-
-    def __init__(self, out: TextIO, language: str) -> None:
-        self._out = out
-        self._colour = out.isatty()
-        self.language = language
-
-    def tell(self, mood: Mood, text: str) -> str:
-        """Show one line; returns its text, for whoever asked by socket."""
-        self._out.write(line(mood, text, at_ms=_now_ms(), colour=self._colour) + "\n")
-        self._out.flush()
-        return text
-
-    def say(self, mood: Mood, key: str, *, before: str = "", after: str = "") -> str:
-        return self.tell(mood, " ".join(filter(None, (before, say(self.language, key), after))))
 
 
 class _Sounding(msgspec.Struct):
@@ -101,7 +84,7 @@ class Till:
         if isinstance(scan, FrameFault):
             settle(False)
             self.sound(source, Signal.BAD)
-            return self._screen.say(Mood.BAD, scan.reason.value, before=f"[{source}]")
+            return self._tell(Mood.BAD, scan.reason.value, source=source)
         async with self._taking:
             code_hash = self._journal.code_hash(scan.code)
             record = self._same_scan(source, code_hash, resent=isinstance(found, Frame) and found.resent)
@@ -109,7 +92,7 @@ class Till:
             settle(redemption_id is not None)
             if redemption_id is None:
                 self.sound(source, Signal.BAD)
-                return self._screen.say(Mood.BAD, "journal_full")
+                return self._tell(Mood.BAD, "journal_full", source=source)
             if record is None or not record.unresolved:
                 self._last_reads[source] = (code_hash, redemption_id, monotonic_ms())
             return self._tell_heard(source, redemption_id, record)
@@ -125,7 +108,7 @@ class Till:
             case ShowOpen():
                 return self._show_open()
             case None:
-                return self._screen.say(Mood.PLAIN, "commands")
+                return self._tell(Mood.PLAIN, "commands")
 
     # --- what the uplink tells us -------------------------------------------------------------------------------------
 
@@ -141,24 +124,27 @@ class Till:
         if not self._language_fixed:
             self._screen.language = welcome.language
         if self._online is not True:
-            self._screen.say(Mood.PLAIN, "online", after=f"({printable(welcome.store)})")
+            self._tell(Mood.PLAIN, "online", words=welcome.store)
         self._online = True
 
     def on_link_lost(self, reason: str) -> None:
         if self._online is not False:
-            self._screen.say(Mood.WAIT, "offline", after=f"({printable(reason)})")
+            self._tell(Mood.WAIT, "offline", words=reason)
         self._online = False
         for source, sounding in self._soundings.items():
             self._sound_wait(source, sounding)
 
     def on_notice(self, notice: Notice) -> None:
-        self._screen.say(Mood.PLAIN, "notice", after=f"{printable(notice.code)}: {printable(notice.text)}")
+        self._tell(Mood.PLAIN, "notice", words=f"{notice.code}: {notice.text}")
 
     def on_port(self, scanner: str, lost: str | None) -> None:
         if lost is None:
-            self._screen.say(Mood.PLAIN, "scanner_ready", before=f"[{scanner}]")
+            self._tell(Mood.PLAIN, "scanner_ready", source=scanner)
         else:
-            self._screen.say(Mood.WAIT, "scanner_lost", before=f"[{scanner}]", after=f"({printable(lost)})")
+            self._tell(Mood.WAIT, "scanner_lost", source=scanner, words=lost)
+
+    def _tell(self, mood: Mood, key: str, redemption_id: bytes = b"", source: str = "", words: str = "") -> str:
+        return self._screen.tell(Told(mood, key, redemption_id, source, words))
 
     # --- redemptions --------------------------------------------------------------------------------------------------
 
@@ -198,10 +184,9 @@ class Till:
 
     def _tell_heard(self, source: str, redemption_id: bytes, record: Record | None) -> str:
         """`record`: the scan was known before."""
-        tail = tail_of(redemption_id)
         if record and not record.unresolved:
             self.sound(source, Signal.WAIT)  # its yes was sounded once, and stands for one voucher
-            return self._screen.say(Mood.GOOD, "same_scan", before=tail)
+            return self._tell(Mood.GOOD, "same_scan", redemption_id, source)
         if record:
             self._outbox.hurry(redemption_id, monotonic_ms())
         self.wake()
@@ -210,7 +195,7 @@ class Till:
         if held or not self._online or redemption_id in self._told_unsure:
             self._sound_wait(source, sounding)
         heard = "heard" if self._online else "heard_offline"
-        return self._screen.say(Mood.WAIT, "again" if record else "held" if held else heard, before=tail)
+        return self._tell(Mood.WAIT, "again" if record else "held" if held else heard, redemption_id, source)
 
     def _sound_wait(self, source: str, sounding: _Sounding) -> None:
         if not sounding.told_to_wait:
@@ -230,16 +215,16 @@ class Till:
     async def _undo(self, verb: Literal["reverse", "give-up"], tail: str) -> str:
         record = self._meant(verb, tail)
         if isinstance(record, str):
-            return self._screen.say(Mood.BAD, record)
+            return self._tell(Mood.BAD, record)
         asked = ReversalAsked(_new_id(), record.redemption_id, _now_ms(), record.verdict is None)
         try:
             await self._journal.commit(asked)
         except JournalFull:
-            return self._screen.say(Mood.BAD, "journal_full")
+            return self._tell(Mood.BAD, "journal_full")
         self._ask_reversal(record, asked.reversal_id, asked.reversed_ms, asked.gave_up)
         self.wake()
         self._sound_verdict(record.redemption_id, Signal.WAIT)
-        return self._screen.say(Mood.WAIT, "undoing", before=tail_of(record.redemption_id))
+        return self._tell(Mood.WAIT, "undoing", record.redemption_id)
 
     def _meant(self, verb: Literal["reverse", "give-up"], tail: str) -> Record | str:
         """The record a command speaks of, or what to say instead."""
@@ -272,15 +257,14 @@ class Till:
             self._told_unsure.add(answer.asked_id)
         if not answer.is_reversal:
             self._sound_verdict(answer.redemption_id, SIGNAL_OF[mood_of(answer)])
-        text = verdict_text(self._screen.language, answer)
-        self._screen.tell(mood_of(answer), f"{tail_of(answer.redemption_id)} {text}")
+        self._screen.tell(Told(mood_of(answer), redemption_id=answer.redemption_id, answer=answer))
 
     def _show_open(self) -> str:
         records = self._journal.ledger.open_records()
         if not records:
-            return self._screen.say(Mood.PLAIN, "nothing_open")
+            return self._tell(Mood.PLAIN, "nothing_open")
         tails = " ".join(tail_of(r.redemption_id) for r in records[-STATUS_LINES_MAX:])
-        return self._screen.say(Mood.WAIT, "open", after=f"({len(records)}): {tails}")
+        return self._tell(Mood.WAIT, "open", words=f"({len(records)}): {tails}")
 
 
 def _entry_of(answer: Answer) -> Entry:

@@ -131,6 +131,7 @@ class Detail(msgspec.Struct, array_like=True, frozen=True):
 
     winner: Winner | None = None
     note: str | None = None  # e.g. the next legal time, the place of a bad character
+    offer: str | None = None  # of an accepted voucher: its campaign's title and value, for reading
 
 
 class Place(msgspec.Struct, array_like=True, frozen=True):

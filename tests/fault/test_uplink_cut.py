@@ -14,7 +14,8 @@ from devices.framing import Frame
 from devices.journal import Journal
 from devices.keys import device_key, read_secret
 from devices.outbox import Outbox
-from devices.till import Screen, Till
+from devices.screen import TextScreen
+from devices.till import Till
 from devices.uplink import Uplink
 
 
@@ -23,7 +24,7 @@ async def test_an_answer_that_was_taken_is_told_although_the_line_ends(tmp_path:
     async with ScriptedGateway(bench.public_key) as gateway:
         bench.configure(gateway.url)
         journal, outbox = Journal.open(bench.state), Outbox()
-        till = Till(journal, outbox, Screen(screen, "en"), "en")
+        till = Till(journal, outbox, TextScreen(screen, "en"), "en")
         key = device_key(read_secret(bench.state / DEVICE_KEY_NAME))
         uplink = Uplink(load_config(bench.config), key.sign, outbox, till)
         till.wake = uplink.wake

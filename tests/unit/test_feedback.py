@@ -1,12 +1,25 @@
 """The cashier's lines: every public verdict in both languages, with what to do next."""
 
+import io
 from datetime import UTC
 
 import pytest
 
-from devices.feedback import Mood, line, mood_of, say, tail_of, verdict_text
+from devices.feedback import (
+    Mood,
+    Told,
+    head_and_rest,
+    line,
+    mood_of,
+    say,
+    tail_of,
+    told_text,
+    verdict_text,
+    verdict_words,
+)
 from devices.framing import FaultReason
 from devices.outbox import Answer
+from devices.screen import Screens, TextScreen
 from gateway.messages import PUBLIC, Verdict, Winner
 
 TOLD = sorted({verdict for verdict in PUBLIC if verdict is not None})
@@ -72,3 +85,34 @@ def test_colour_only_repeats_the_mark() -> None:
 def test_short_texts_and_tails() -> None:
     assert say("en", "heard") != say("zh", "heard")
     assert tail_of(bytes(13) + b"\xab\xcd\xef") == "#abcdef"
+
+
+def test_an_answer_can_say_what_the_voucher_is_worth() -> None:
+    answer = Answer(bytes(16), bytes(16), False, Verdict.ACCEPTED, None, 0, offer="Mooncake\x1b[2J, 12.50 CNY")
+    assert verdict_text("en", answer).endswith("Give the value. Worth: Mooncake [2J, 12.50 CNY.")
+    assert "12.50 CNY" in verdict_text("zh", answer)
+
+
+@pytest.mark.parametrize("is_reversal", (False, True))
+@pytest.mark.parametrize("language", ("en", "zh"))
+def test_every_verdict_begins_with_a_word_that_stands_alone(language: str, is_reversal: bool) -> None:
+    for verdict in range(256):
+        head, rest = head_and_rest(verdict_words(language, verdict, is_reversal=is_reversal))
+        assert 2 <= len(head) <= 16
+        assert rest
+
+
+def test_what_is_told_is_one_line_that_names_its_scan_or_its_scanner() -> None:
+    scan = Told(Mood.WAIT, "heard", bytes(13) + b"\xab\xcd\xef", "lane1")
+    assert told_text("en", scan) == "#abcdef heard, asking the gateway"
+    assert told_text("en", Told(Mood.BAD, "checksum", source="lane1")).startswith("[lane1] NOT READ")
+    assert told_text("en", Told(Mood.PLAIN, "online", words="s\n1")) == "connected to the gateway (s 1)"
+    assert told_text("zh", Told(Mood.PLAIN, "notice", words="draining: soon")) == "通知 draining: soon"
+
+
+def test_all_screens_are_told_and_the_first_one_answers() -> None:
+    outs = io.StringIO(), io.StringIO()
+    screens = Screens(TextScreen(outs[0], "en"), TextScreen(outs[1], "en"))
+    screens.language = "zh"
+    assert screens.tell(Told(Mood.PLAIN, "stopped")) == "已停止"
+    assert [out.getvalue().strip().endswith("· 已停止") for out in outs] == [True, True]

@@ -10,7 +10,8 @@ from devices.feedback import tail_of
 from devices.framing import Frame
 from devices.journal import Journal
 from devices.outbox import Outbox
-from devices.till import Screen, Till
+from devices.screen import TextScreen
+from devices.till import Till
 from gateway.messages import Notice, Place, RedeemMany, ReverseMany, Verdict, Verdicts, Welcome
 
 
@@ -21,7 +22,7 @@ class Desk:
         self.journal = Journal.open(directory)
         self.outbox = Outbox()
         self.out = io.StringIO()
-        self.till = Till(self.journal, self.outbox, Screen(self.out, "en"), "en")
+        self.till = Till(self.journal, self.outbox, TextScreen(self.out, "en"), "en")
         self.now_ms = 1 << 50  # later than anything is due
         self.seq = 0
 

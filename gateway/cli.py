@@ -24,6 +24,7 @@ COMMANDS = {  # name -> where it is, and its line in `tillgate --help`; nothing 
     "log": ("gateway.cli_log:log", "Read, verify and export the event log."),
     "rebuild": ("gateway.cli_rebuild:rebuild", "Rebuild Valkey's state from the event log."),
     "doctor": ("gateway.cli_doctor:doctor", "Check configuration, files, disk, Valkey and clock."),
+    "api": ("gateway.cli_api:api", "Print the documents of the HTTP API and of the tills' stream."),
     "bench": ("loadtest.bench:command", "Measure this machine."),
 }
 OURS = ("gateway", "devices", "eventstore", "loadtest")

@@ -36,7 +36,9 @@ class Problem(Exception):
         self.code, self.detail, self.field = code, detail, field
 
 
-class _ProblemBody(msgspec.Struct, frozen=True, omit_defaults=True):
+class ProblemBody(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Why a request was not carried out (RFC 9457); `field` is the place that is wrong, if one is."""
+
     type: str  # "about:blank": the title says all
     title: str
     detail: str
@@ -104,7 +106,7 @@ async def no_route(request: web.Request) -> web.StreamResponse:
 
 def problem_response(code: HTTPStatus, detail: str, field: str | None = None) -> web.Response:
     """One problem as a response."""
-    body = msgspec.json.encode(_ProblemBody("about:blank", code.phrase, detail, field))
+    body = msgspec.json.encode(ProblemBody("about:blank", code.phrase, detail, field))
     response = web.Response(body=body, status=code, content_type=PROBLEM_JSON)
     if code is HTTPStatus.SERVICE_UNAVAILABLE:
         response.headers["Retry-After"] = RETRY_AFTER_S

@@ -145,7 +145,10 @@ async def running(
         stack.push_async_callback(gateway.close)
         app = web.Application(client_max_size=BODY_BYTES_MAX)
         app.add_routes(
-            [web.get("/v1/stream", http.problems(stream.connect)), *http.routes(core, auth, key_file, metrics)]
+            [
+                web.get("/v1/stream", http.problems(stream.connect)),
+                *http.routes(core, auth, key_file, metrics, package_version()),
+            ]
         )
         await _listen_to_all(stack, gateway, app, config, tls)
         await gateway.wait_until_ready()

@@ -109,7 +109,7 @@ async def http_world(directory: Path, valkey_url: str) -> AsyncIterator[HttpWorl
         auth = Auth(KEYS.pepper, w.directory)
         tokens = await _tokens(w, auth)
         app = web.Application()
-        app.add_routes(http.routes(w.core, auth, _key_file(directory), Metrics("test")))
+        app.add_routes(http.routes(w.core, auth, _key_file(directory), Metrics("test"), "test"))
         runner = web.AppRunner(app, access_log=None)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)

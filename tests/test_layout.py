@@ -59,6 +59,8 @@ PURE = (  # time, ids, keys and bytes come in as arguments
     "gateway.demo_plan",
     "gateway.proof_equalities",
     "gateway.texts",
+    "gateway.asyncapi",
+    "gateway.api_page",
     "eventstore.log",
     "eventstore.events",
     "eventstore.vouchers",

@@ -1,6 +1,7 @@
 """The claim's client side: claim.lua's functions as methods, and what else a lane asks of Valkey."""
 
 import struct
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -79,12 +80,23 @@ class Arbiter(Protocol):
         ...
 
 
+class ClaimWatch(Protocol):
+    """Told how claims went; must not raise."""
+
+    def claimed(self, seconds: float) -> None: ...
+
+    def claim_failed(self, cause: str) -> None: ...
+
+
 class ValkeyArbiter:
     """The arbiter on a real Valkey or Redis >= 7. `connect` makes an unconnected Connection."""
 
-    def __init__(self, connect: Callable[[], Connection], on_lost: Callable[[int], None]) -> None:
+    def __init__(
+        self, connect: Callable[[], Connection], on_lost: Callable[[int], None], watch: "ClaimWatch | None" = None
+    ) -> None:
         self._connect = connect
         self._on_lost = on_lost
+        self._watch = watch
         self._pipes: dict[int, Pipe] = {}
 
     async def claim(
@@ -92,18 +104,16 @@ class ValkeyArbiter:
     ) -> Claimed | Behind:
         """Turn one batch into verdicts. See claim.lua."""
         keys = _keys(partition, keyed.keys)
-        reply = await self._call(
-            partition,
-            "FCALL",
-            "tillgate_claim_1",
-            len(keys),
-            *keys,
-            payload,
-            keyed.map,
-            tip,
-            at_ms.to_bytes(6, "big"),
-            durable_seq,
-        )
+        args = (payload, keyed.map, tip, at_ms.to_bytes(6, "big"), durable_seq)
+        began_s = time.perf_counter()
+        try:
+            reply = await self._call(partition, "FCALL", "tillgate_claim_1", len(keys), *keys, *args)
+        except (ArbiterLost, ArbiterRefused) as error:
+            if self._watch is not None:
+                self._watch.claim_failed("lost" if isinstance(error, ArbiterLost) else "refused")
+            raise
+        if self._watch is not None:
+            self._watch.claimed(time.perf_counter() - began_s)
         if reply[0] < 0:
             return Behind(Head(reply[1], reply[2]))
         return Claimed(*reply)

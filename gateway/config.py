@@ -42,6 +42,10 @@ class MetricsConfig(msgspec.Struct, frozen=True):
 
     host: _Host = "127.0.0.1"
     port: _Port = 9108
+    capacity_redeem_per_second: Annotated[
+        float,
+        Meta(ge=0, le=10_000_000, description="redemptions a second, 0 or more (0: not known)", examples=[5000]),
+    ] = 0.0  # what the last load test certified: an alert compares the load with it
 
 
 class ValkeyConfig(msgspec.Struct, frozen=True):

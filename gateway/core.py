@@ -12,8 +12,8 @@ from redis.asyncio import Connection
 
 from eventstore.events import IdReused, decode_control
 from eventstore.follower import Follower
-from eventstore.log import CONTROL, TIP_BYTES, Batch, EventLog, LogDamaged
-from eventstore.projections import RedemptionIndex
+from eventstore.log import CONTROL, EMPTY_HEAD, TIP_BYTES, Batch, EventLog, LogDamaged
+from eventstore.projections import CampaignCounters, RedemptionIndex
 from eventstore.sqlite_log import SqliteLog
 from gateway.claims import ValkeyArbiter
 from gateway.codes import CodeKeys, KeyRing
@@ -42,6 +42,10 @@ class Observer(Protocol):
 
     def violated(self, invariant: str) -> None: ...
 
+    def claimed(self, seconds: float) -> None: ...
+
+    def claim_failed(self, cause: str) -> None: ...
+
 
 def wall_ms() -> int:
     """UTC milliseconds."""
@@ -62,11 +66,12 @@ class Core:
         self.redeemer, self.desk, self.ledger = parts.redeemer, parts.desk, parts.ledger
         self.reversals = parts.reversals
         self.fatal, self.follower = parts.fatal, parts.follower
+        self.counters, self.counting = parts.counters, parts.counting
         self.on_stall: Callable[[float], None] = lambda seconds: None
         self.leaving = False  # set when the process is asked to end: from then on it is not ready
         self._reported, self._reporting = _Reported(log), asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
-        for work in (self.control.run(), self.follower.run(), self._report_missed()):
+        for work in (self.control.run(), self.follower.run(), self.counting.run(), self._report_missed()):
             self.watch(work)
         self._loop = asyncio.get_running_loop()
         self._beat_s = self._loop.time()
@@ -195,6 +200,8 @@ class _Parts(msgspec.Struct):
     reversals: Reversals
     ledger: Ledger
     follower: Follower
+    counters: CampaignCounters
+    counting: Follower
     fatal: asyncio.Future[None]
 
 
@@ -211,18 +218,28 @@ async def open_core(
     control = Control(log, now_ms=now_ms, mint_tip=mint_tip)
     await control.confirm()
     lanes: list[Lane] = []
-    arbiter = ValkeyArbiter(connect, lambda partition: lanes[partition].recover("the connection to Valkey was lost"))
+    arbiter = ValkeyArbiter(
+        connect, lambda partition: lanes[partition].recover("the connection to Valkey was lost"), observer
+    )
 
     def on_reused(reused: Sequence[IdReused]) -> None:
         observer.violated("id_reused")
         core.note_reused(reused)
 
     index = RedemptionIndex.open(data_dir / INDEX_FILE, log.partitions, log.meta.deployment_id, on_reused)
-    follower = Follower(log, index, index.checkpoint, lambda damage: core.halt(damage))  # noqa: PLW0108 - as below
+
+    def on_damage(damage: LogDamaged) -> None:
+        observer.violated("chain_broken")
+        core.halt(damage)
+
+    follower = Follower(log, index, index.checkpoint, on_damage)
+    counters = CampaignCounters()
+    counting = Follower(log, counters, dict.fromkeys(range(log.partitions), EMPTY_HEAD), lambda damage: None)
     fatal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def on_batch(batch: Batch, seconds: float) -> None:
         follower.offer(batch)
+        counting.offer(batch)
         observer.batch(batch, seconds)
 
     def on_fatal(error: BaseException) -> None:
@@ -259,7 +276,8 @@ async def open_core(
     )
     desk = Desk(redeemer=redeemer, control=control, lanes=lanes, arbiter=arbiter, ledger=ledger, now_ms=now_ms)
     reversals = Reversals(desk=desk, redeemer=redeemer, control=control, lanes=lanes, ledger=ledger, now_ms=now_ms)
-    core = Core(log, index, _Parts(control, lanes, arbiter, redeemer, desk, reversals, ledger, follower, fatal))
+    parts = _Parts(control, lanes, arbiter, redeemer, desk, reversals, ledger, follower, counters, counting, fatal)
+    core = Core(log, index, parts)
     core.watch(add_ids_ahead(recent, ledger, index, complete_since_ms, now_ms()))
     for lane in lanes:
         lane.recover("starting")

@@ -14,7 +14,7 @@ import signal
 import ssl
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,10 @@ from gateway.auth import Auth
 from gateway.config import BadConfig, Config, is_private
 from gateway.core import Core, open_core, wall_ms
 from gateway.embedded import EmbeddedValkey, Endpoint
+from gateway.ends import ENDS_FILE, Ends, cause_of
 from gateway.keyfile import KeyFile, read_secret
-from gateway.metrics import Metrics, Snapshot
+from gateway.metrics import Metrics
+from gateway.scrape import Scrapes
 from gateway.stream import Stream
 
 GATEWAY_FILE = "gateway.json"  # in the data directory while a gateway serves it
@@ -42,7 +44,6 @@ IN_FLIGHT_S_MAX = 10.0  # an answer takes milliseconds, behind a recovery second
 BACKLOG = 1024  # tills that reconnect at once after a restart; the kernel's own limit is 4096
 READY_S_MAX = 5.0  # a start waits this long for recovery, then serves and says that it is not ready
 POLL_S = 0.01
-LAG_S = 0.1  # how often the loop's lateness is measured
 CONNECT_S_MAX = 2.0  # to Valkey, on the same machine or next to it
 COLLECT_AFTER = (50_000, 20, 50)  # messages leave no cycles behind; the default would look for them every ten messages
 
@@ -60,40 +61,10 @@ class Served(msgspec.Struct, frozen=True):
 class Gateway:
     """A gateway that runs."""
 
-    def __init__(self, core: Core, stream: Stream, metrics: Metrics, valkey: EmbeddedValkey | None) -> None:
-        self.core, self.stream, self.metrics = core, stream, metrics
+    def __init__(self, core: Core, stream: Stream, scrapes: Scrapes, ends: Ends, valkey: EmbeddedValkey | None) -> None:
+        self.core, self.stream, self.scrapes, self.ends, self.valkey = core, stream, scrapes, ends, valkey
         self.url = self.metrics_url = ""
-        self.valkey = valkey
         self._loop = asyncio.get_running_loop()
-        self._due_s = self._loop.time() + LAG_S
-        self._lag = self._loop.call_at(self._due_s, self._measure_lag)
-
-    def _measure_lag(self) -> None:
-        now_s = self._loop.time()
-        self.metrics.loop_lag.observe(max(0.0, now_s - self._due_s))
-        self._due_s = now_s + LAG_S
-        self._lag = self._loop.call_at(self._due_s, self._measure_lag)
-
-    def snapshot(self) -> Snapshot:
-        """What a scrape reads off this gateway now."""
-        core = self.core
-        lanes: dict[str, int] = {}
-        for lane in core.lanes:
-            lanes[str(lane.state)] = lanes.get(str(lane.state), 0) + 1
-        sequences = {str(lane.partition): lane.durable_seq for lane in core.lanes}
-        return Snapshot(
-            ready=not core.troubles(),
-            draining=core.leaving,
-            connected=self.stream.connected(),
-            lanes=lanes,
-            last_sequences=sequences | {"control": core.control.directory.control_seq},
-            valkey_restarts=self.valkey.restarts if self.valkey else 0,
-        )
-
-    async def scraped(self, request: web.Request) -> web.Response:
-        """`GET /metrics`."""
-        text = await asyncio.to_thread(self.metrics.exposition, self.snapshot())
-        return web.Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
     async def wait_until_ready(self) -> None:
         """Returns when scans can be answered, or after READY_S_MAX."""
@@ -106,10 +77,6 @@ class Gateway:
         self.core.leaving = True
         self.stream.drain(int(seconds * 1000))
         await asyncio.sleep(seconds)
-
-    async def close(self) -> None:
-        """Stop measuring."""
-        self._lag.cancel()
 
 
 # --- opening ----------------------------------------------------------------------------------------------------------
@@ -141,8 +108,19 @@ async def running(
         stack.push_async_callback(core.close)
         auth = Auth(keys.pepper, core.control.directory)
         stream = Stream(core, auth, metrics, wall_ms)
-        gateway = Gateway(core, stream, metrics, valkey)
-        stack.push_async_callback(gateway.close)
+        ends = Ends(directory / ENDS_FILE)
+        stack.callback(ends.close)
+        scrapes = Scrapes(
+            core,
+            stream,
+            metrics,
+            ends,
+            directory=directory,
+            connect=connect,
+            valkey=valkey,
+            capacity=config.metrics.capacity_redeem_per_second,
+        )
+        gateway = Gateway(core, stream, scrapes, ends, valkey)
         app = web.Application(client_max_size=BODY_BYTES_MAX)
         app.add_routes(
             [
@@ -150,7 +128,7 @@ async def running(
                 *http.routes(core, auth, key_file, metrics, package_version()),
             ]
         )
-        await _listen_to_all(stack, gateway, app, config, tls)
+        await _listen_to_all(stack, gateway, metrics, app, config, tls)
         await gateway.wait_until_ready()
         if announce:
             write_gateway_file(directory, Served(os.getpid(), gateway.url, gateway.metrics_url))
@@ -161,11 +139,16 @@ async def running(
 
 
 async def _listen_to_all(
-    stack: AsyncExitStack, gateway: Gateway, app: web.Application, config: Config, tls: ssl.SSLContext | None
+    stack: AsyncExitStack,
+    gateway: Gateway,
+    metrics: Metrics,
+    app: web.Application,
+    config: Config,
+    tls: ssl.SSLContext | None,
 ) -> None:
     """Open both ports. What is opened last is closed first: tills, then the API, and the metrics at the very end."""
     scrapes = web.Application()
-    scrapes.add_routes([web.get("/metrics", gateway.scraped)])
+    scrapes.add_routes([web.get("/metrics", gateway.scrapes.scraped)])
     gateway.metrics_url, _ = await _listen(stack, "metrics", scrapes, config.metrics.host, config.metrics.port, None)
     gateway.metrics_url += "/metrics"
     gateway.url, runner = await _listen(stack, "server", app, config.server.host, config.server.port, tls)
@@ -175,7 +158,7 @@ async def _listen_to_all(
 
     def drop_everything(seconds: float) -> None:
         gateway.stream.abort_all()
-        gateway.metrics.shed("stalled")
+        metrics.shed("stalled")
         assert runner.server is not None
         for connection in runner.server.connections:
             connection.force_close()
@@ -275,6 +258,7 @@ async def serve(config: Config, *, ready: Callable[[str], None] | None = None, r
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _on_signal, asked_to_leave)
     async with running(config, report=tell) as gateway:
+        loop.set_exception_handler(lambda _, context: _end_on_bug(context, tell, gateway.ends))
         gc.collect()
         gc.freeze()  # what exists now stays: no later collection need look at it
         gc.set_threshold(*COLLECT_AFTER)
@@ -285,7 +269,10 @@ async def serve(config: Config, *, ready: Callable[[str], None] | None = None, r
         ends: list[asyncio.Future[Any]] = [loop.create_task(asked_to_leave.wait()), gateway.core.fatal]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if gateway.core.fatal.done():
-            _end_now(f"the gateway ends at once, nothing more is answered: {gateway.core.fatal.exception()}", tell)
+            error = gateway.core.fatal.exception()
+            _end_now(
+                f"the gateway ends at once, nothing more is answered: {error}", tell, gateway.ends, cause_of(error)
+            )
         await gateway.drain(config.drain_seconds)
     return 0
 
@@ -296,19 +283,22 @@ def _on_signal(asked_to_leave: asyncio.Event) -> None:
     asked_to_leave.set()
 
 
-def _end_on_bug(context: Mapping[str, Any], tell: Report) -> None:
+def _end_on_bug(context: Mapping[str, Any], tell: Report, ends: Ends | None = None) -> None:
     """A callback of ours that raised is a bug in the answer path; what a transport or a forgotten task says is not."""
     error = context.get("exception")
     said = f"{context.get('message')}: {type(error).__name__}: {error}" if error else str(context.get("message"))
     if "handle" in context and isinstance(error, Exception):
-        _end_now(f"the gateway ends at once: {said}", tell)
+        _end_now(f"the gateway ends at once: {said}", tell, ends, "bug")
     tell(said)
 
 
-def _end_now(text: str, tell: Report) -> None:
+def _end_now(text: str, tell: Report, ends: Ends | None, cause: str) -> None:
     # Not through the closing of the parts: after a failed fsync nothing may be written, and nobody may be answered.
     # The private Valkey stays for the next gateway to adopt.
     tell(text)
+    if ends is not None:
+        with suppress(OSError):  # a disk that takes nothing at all any more
+            ends.count(cause)
     sys.stderr.flush()
     os._exit(1)
 

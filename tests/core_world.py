@@ -46,6 +46,12 @@ class Seen:
     def commit(self, seconds: float, batches: int) -> None:
         pass
 
+    def claimed(self, seconds: float) -> None:
+        pass
+
+    def claim_failed(self, cause: str) -> None:
+        pass
+
     def violated(self, invariant: str) -> None:
         raise AssertionError(invariant)
 

@@ -59,6 +59,7 @@ PURE = (  # time, ids, keys and bytes come in as arguments
     "gateway.demo_plan",
     "gateway.proof_equalities",
     "gateway.texts",
+    "gateway.lag",
     "gateway.asyncapi",
     "gateway.api_page",
     "eventstore.log",

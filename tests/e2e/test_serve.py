@@ -101,7 +101,7 @@ async def test_a_valkey_that_dies_is_replaced_and_recovered(tmp_path: Path) -> N
             verdict = (await till.verdict(later))[0]
         assert verdict is Verdict.ACCEPTED
         assert (await till.verdict(scan))[0] is Verdict.ACCEPTED
-        assert here.gateway.snapshot().valkey_restarts == 1
+        assert here.gateway.scrapes.snapshot().valkey_restarts == 1
 
 
 async def test_tls_from_files(tmp_path: Path) -> None:

@@ -25,6 +25,12 @@ class Counting(Seen):
         super().__init__()
         self.violations: list[str] = []
 
+    def claimed(self, seconds: float) -> None:
+        pass
+
+    def claim_failed(self, cause: str) -> None:
+        pass
+
     def violated(self, invariant: str) -> None:
         self.violations.append(invariant)
 
@@ -72,8 +78,8 @@ async def told(core: Core) -> list[object]:
 
 
 async def quiet(core: Core) -> None:
-    """Until only what runs for ever is still running: the control partition's reader and the follower."""
-    await until(lambda: len(core._tasks) == 2)
+    """Until only what runs for ever is still running: the reader of the control partition and both followers."""
+    await until(lambda: len(core._tasks) == 3)
 
 
 async def test_what_a_crash_kept_from_the_control_partition_is_written_at_start(

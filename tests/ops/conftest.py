@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 import pytest
+from gateway_scrape import scraped
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -57,3 +58,9 @@ def pytest_make_collect_report(
     report = yield
     _not_forgiven(report, collector.config)
     return report
+
+
+@pytest.fixture(scope="session")
+def exposition(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One scrape of a real gateway."""
+    return scraped(tmp_path_factory.mktemp("scraped") / "data")

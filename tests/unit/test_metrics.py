@@ -4,15 +4,16 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from eventstore.log import Batch, Head
+from gateway.exposition import CAMPAIGNS_MAX, OTHER_CAMPAIGNS, Exposition, Snapshot
 from gateway.messages import Verdict
-from gateway.metrics import INVARIANTS, OTHER_STORES, STORES_MAX, Metrics, Snapshot
+from gateway.metrics import INVARIANTS, OTHER_STORES, STORES_MAX, Metrics
 from gateway.recovery import Branch, PartitionHalted, Recovered
 
-QUIET = Snapshot(True, False, {"s1": 2}, {"admitting": 1}, {"0": 7, "control": 3}, 0)
+QUIET = Snapshot(ready=True, connected={"s1": 2}, lanes={"admitting": 1}, last_sequences={"0": 7, "control": 3})
 
 
 def told(metrics: Metrics, snapshot: Snapshot = QUIET) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
-    text = metrics.exposition(snapshot).decode()
+    text = Exposition(metrics).text(snapshot).decode()
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(text)
@@ -38,7 +39,11 @@ def test_a_message_is_counted_by_what_came_of_each_scan() -> None:
     assert value(metrics, name, outcome="unresolved", reason="unresolved", **requests) == 1
     assert value(metrics, "tillgate_idempotent_replays_total", op="redeem") == 1
     assert value(metrics, "tillgate_requests_in_flight", op="redeem") == 0
-    assert value(metrics, "tillgate_redeem_store_requests_total", store="s1", outcome="accepted") == 4
+    store = {
+        outcome: value(metrics, "tillgate_redeem_store_requests_total", store="s1", outcome=outcome)
+        for outcome in ("accepted", "refused", "already_redeemed", "unresolved")
+    }
+    assert store == {"accepted": 4, "refused": 0, "already_redeemed": 1, "unresolved": 1}
     bucket, outcome = "tillgate_redeem_duration_seconds_bucket", {"outcome": "accepted", **requests}
     assert [value(metrics, bucket, le=le, **outcome) for le in ("0.0025", "0.005", "0.25", "0.5", "+Inf")] == [
         *(0, 3, 3, 4, 4)
@@ -61,13 +66,31 @@ def test_stores_are_bounded() -> None:
     for number in range(STORES_MAX + 5):
         tally.answered(f"s{number}", b"\0", 0.1)
     connected = {f"s{number}": 1 for number in range(STORES_MAX + 5)}
-    samples = told(metrics, Snapshot(True, False, connected, {}, {}, 0))
+    samples = told(metrics, Snapshot(connected=connected))
     for name, more in (
         ("tillgate_redeem_store_requests_total", [("outcome", "accepted")]),
         ("tillgate_terminals_connected", []),
     ):
         assert samples[name, (*more, ("store", OTHER_STORES))] == 5
     assert sum(name == "tillgate_terminals_connected" for name, _ in samples) == STORES_MAX + 1
+
+
+def test_campaigns_are_bounded() -> None:
+    vouchers = {f"c{number}": (1, 2, 3, 4) for number in range(CAMPAIGNS_MAX + 2)}
+    samples = told(Metrics("1"), Snapshot(vouchers=vouchers))
+    told_of = [dict(labels) for name, labels in samples if name == "tillgate_vouchers"]
+    assert len({labels["campaign"] for labels in told_of}) == CAMPAIGNS_MAX + 1
+    assert samples["tillgate_vouchers", (("campaign", OTHER_CAMPAIGNS), ("state", "voided"))] == 6
+    assert samples["tillgate_vouchers", (("campaign", f"c{CAMPAIGNS_MAX + 1}"), ("state", "expired"))] == 4
+
+
+def test_failed_claims_are_told_before_there_is_one() -> None:
+    metrics = Metrics("1")
+    assert value(metrics, "tillgate_valkey_errors_total", op="claim", cause="refused") == 0
+    metrics.claim_failed("refused")
+    metrics.claimed(0.002)
+    assert value(metrics, "tillgate_valkey_errors_total", op="claim", cause="refused") == 1
+    assert value(metrics, "tillgate_valkey_op_duration_seconds_count", op="claim") == 1
 
 
 def test_invariants_are_told_before_they_are_violated() -> None:

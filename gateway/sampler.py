@@ -1,0 +1,146 @@
+"""What a scrape tells of the gateway's surroundings: Valkey, disk and clock, looked at off the hot path.
+
+One task looks every SAMPLE_S over a connection of its own, so neither a scrape nor a claim ever waits for it; while
+Valkey does not answer, the newest sample says so. Everything it keeps is one `Sampled`.
+"""
+
+import asyncio
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+import redis.exceptions
+from redis.asyncio import Connection
+
+from eventstore.vouchers import head_key
+from gateway.claims import parse_head
+from gateway.pipe import LOST, ArbiterLost, ArbiterRefused, Pipe
+
+SAMPLE_S = 2.5  # twice between scrapes of every 5 s; INFO costs Valkey about 0.1 ms
+CONNECT_S_MAX = 2.0  # a paused server takes the connection and says nothing
+SECTIONS = ("server", "memory", "persistence", "stats", "replication", "clients")
+
+
+class ValkeySeen(msgspec.Struct, frozen=True):
+    """What Valkey said of itself. Bytes, seconds and counts as it tells them."""
+
+    used_memory_bytes: int
+    memory_limit_bytes: int  # 0: none
+    evicted_keys: int
+    connections: int
+    is_primary: bool
+    aof_is_failing: bool
+    aof_bytes: int  # 0 when it keeps none
+    clock_offset_s: float  # how much later our wall clock is than Valkey's, to within half a round trip
+    log_difference: Mapping[int, int]  # batches by which its head is off the log's, by partition
+
+
+class DiskSeen(msgspec.Struct, frozen=True):
+    """The data directory's file system, and the log in it."""
+
+    free_bytes: int  # for us, not for root
+    size_bytes: int
+    log_bytes: int  # the file and its write-ahead log
+
+
+class Sampled(msgspec.Struct, frozen=True):
+    """The newest look; `valkey` is None when it did not answer."""
+
+    valkey: ValkeySeen | None = None
+    disk: DiskSeen | None = None
+
+
+class Sampler:
+    """Looks again and again. `durable` gives each partition's newest durable batch."""
+
+    def __init__(self, log_file: Path, connect: Callable[[], Connection], durable: Callable[[], Sequence[int]]) -> None:
+        self.sampled = Sampled()
+        self._log_file, self._connect, self._durable = log_file, connect, durable
+        self._pipe: Pipe | None = None
+
+    async def run(self) -> None:
+        """Look every SAMPLE_S until cancelled."""
+        try:
+            while True:
+                disk = await asyncio.to_thread(_disk, self._log_file)
+                self.sampled = Sampled(await self._ask_valkey(), disk)
+                await asyncio.sleep(SAMPLE_S)
+        finally:
+            if self._pipe is not None:
+                await self._pipe.close()
+
+    async def _ask_valkey(self) -> ValkeySeen | None:
+        try:
+            pipe = await self._connected()
+            before = self._durable()
+            began_s = time.time()
+            now = await pipe.call("TIME")
+            ended_s = time.time()
+            told = parsed(await pipe.call("INFO", *SECTIONS))
+            heads = [parse_head(await pipe.call("GET", head_key(number))).seq for number in range(len(before))]
+        except (ArbiterLost, ArbiterRefused, redis.exceptions.RedisError, OSError, TimeoutError):
+            return None
+        offset_s = (began_s + ended_s) / 2 - (int(now[0]) + int(now[1]) / 1e6)
+        return seen(told, offset_s, differences(before, heads, self._durable()))
+
+    async def _connected(self) -> Pipe:
+        if self._pipe is None or self._pipe.lost:
+            old, self._pipe = self._pipe, None
+            if old is not None:
+                await old.close()
+            connection = self._connect()
+            try:
+                async with asyncio.timeout(CONNECT_S_MAX):
+                    await connection.connect()  # type: ignore[no-untyped-call]
+            except (*LOST, TimeoutError, redis.exceptions.ResponseError):
+                await connection.disconnect(nowait=True)
+                raise
+            self._pipe = Pipe(connection, lambda: None)
+        return self._pipe
+
+
+def parsed(text: bytes) -> dict[str, str]:
+    """INFO's lines as names and values; headings and empty lines are skipped."""
+    lines = (line.partition(":") for line in text.decode("utf-8", "replace").splitlines())
+    return {name: value for name, colon, value in lines if colon}
+
+
+def seen(told: Mapping[str, str], offset_s: float, difference: Mapping[int, int]) -> ValkeySeen:
+    """From what INFO told; a name that this server does not have counts as 0."""
+
+    def number(name: str) -> int:
+        return int(told.get(name, "0"))
+
+    return ValkeySeen(
+        used_memory_bytes=number("used_memory"),
+        memory_limit_bytes=number("maxmemory"),
+        evicted_keys=number("evicted_keys"),
+        connections=number("connected_clients"),
+        is_primary=told.get("role") == "master",
+        aof_is_failing="err" in (told.get("aof_last_write_status"), told.get("aof_last_bgrewrite_status")),
+        aof_bytes=number("aof_current_size"),
+        clock_offset_s=offset_s,
+        log_difference=difference,
+    )
+
+
+def differences(before: Sequence[int], heads: Sequence[int], after: Sequence[int]) -> dict[int, int]:
+    """By how many batches each of Valkey's heads lies outside of what the log held while it was read: 0 if it agrees.
+
+    A head may be as old as the log was before and, batches under way aside, as new as it is after.
+    """
+    return {
+        partition: (head < low) * (head - low) + (head > high) * (head - high)
+        for partition, (low, head, high) in enumerate(zip(before, heads, after, strict=True))
+    }
+
+
+def _disk(log_file: Path) -> DiskSeen | None:
+    try:
+        usage = shutil.disk_usage(log_file.parent)
+        files = (log_file, Path(f"{log_file}-wal"))
+        return DiskSeen(usage.free, usage.total, sum(file.stat().st_size for file in files if file.exists()))
+    except OSError:
+        return None

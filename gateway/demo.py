@@ -143,6 +143,7 @@ class _Demo:
             self._plan,
             cases_of(story.outcomes, journals, STORES),
             story.kills,
+            [till.scanner.used() for till in tills],
             proof,
             seed=self._seed,
             stores=len(STORES),

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gateway.demo_plan import Plan
+from gateway.demo_scanners import Use
 from gateway.demo_story import Kill, Outcome
 from gateway.messages import Verdict
 from gateway.proof import Proof
@@ -41,6 +42,8 @@ class Result(msgspec.Struct, frozen=True):
     plain_as_expected: bool
     cases: list[Case]
     kills: list[Kill]
+    scanners: list[Use]  # one a till
+    scanners_as_expected: bool  # whatever waits for an ACK got it, and no yes was sounded that no till was told
     proof: Proof
     seconds: dict[str, float]
 
@@ -79,6 +82,7 @@ def result_of(
     plan: Plan,
     cases: Sequence[Case],
     kills: Sequence[Kill],
+    scanners: Sequence[Use],
     proof: Proof,
     *,
     seed: int,
@@ -92,8 +96,9 @@ def result_of(
     for case in cases:
         for verdict in case.verdicts:
             told[verdict] = told.get(verdict, 0) + 1
+    scanners_as_expected = _are_as_expected(scanners, told.get("accepted", 0))
     return Result(
-        holds=proof.holds and all(case.as_expected for case in cases),
+        holds=proof.holds and scanners_as_expected and all(case.as_expected for case in cases),
         seed=seed,
         stores=stores,
         phones=phones,
@@ -104,15 +109,28 @@ def result_of(
         plain_as_expected=all(case.as_expected for case in plain),
         cases=sorted((case for case in cases if case.case), key=lambda case: plan.cases.index(case.case)),
         kills=list(kills),
+        scanners=list(scanners),
+        scanners_as_expected=scanners_as_expected,
         proof=proof,
         seconds={name: round(took, 2) for name, took in seconds.items()},
     )
 
 
+def _are_as_expected(scanners: Sequence[Use], accepted: int) -> bool:
+    """A yes may be left out, where something newer was scanned meanwhile, and is never made up."""
+    talking = [use for use in scanners if use.sounds_verdicts]
+    acked = all(use.acks >= use.reads for use in scanners if use.waits_for_ack)
+    return acked and all(use.verdicts["good"] for use in talking) and _sounded(talking, "good") <= accepted
+
+
+def _sounded(scanners: Sequence[Use], word: str) -> int:
+    return sum(use.verdicts[word] for use in scanners)
+
+
 def shown(result: Result) -> Group:
     """Tables for people."""
-    tables = (_verdict_table(result), _case_table(result), _kill_table(result), _proof_table(result))
-    return Group(*tables, _verdict_line(result))
+    tables = (_verdict_table, _case_table, _kill_table, _scanner_table, _proof_table)
+    return Group(*(table(result) for table in tables), _verdict_line(result))
 
 
 def _verdict_table(result: Result) -> Table:
@@ -148,6 +166,21 @@ def _kill_table(result: Result) -> Table:
     return table
 
 
+def _scanner_table(result: Result) -> Table:
+    title = "What the scanners were told by their tills"
+    table = Table("kind", "tills", "reads", "ACKs", "yes", "no", "wait", "", title=title)
+    kinds: dict[str, list[Use]] = {}
+    for use in result.scanners:
+        kinds.setdefault(use.kind, []).append(use)
+    for kind, uses in kinds.items():
+        acks = str(sum(use.acks for use in uses)) if uses[0].waits_for_ack else "-"
+        talks = uses[0].sounds_verdicts
+        sounded = (str(_sounded(uses, word)) if talks else "-" for word in ("good", "bad", "wait"))
+        reads = str(sum(use.reads for use in uses))
+        table.add_row(kind, str(len(uses)), reads, acks, *sounded, _mark(result.scanners_as_expected))
+    return table
+
+
 def _proof_table(result: Result) -> Table:
     title = "The proof, by another process, from the log file, Valkey and the tills' journals alone"
     table = Table("it must hold that", "numbers", "", title=title, show_lines=True)
@@ -165,5 +198,9 @@ def _mark(good: bool) -> Text:
 def _verdict_line(result: Result) -> Text:
     took = f"{result.seconds['total']:.1f} s, seed {result.seed}"
     if result.holds:
-        return Text(f"All of it holds ({took}).", style="bold green")
+        kinds = dict.fromkeys(use.kind for use in result.scanners)
+        talking = [use for use in result.scanners if use.sounds_verdicts]
+        yes, no = _sounded(talking, "good"), _sounded(talking, "bad")
+        scanners = f"Scanners: {'; '.join(kinds)}. {len(talking)} of them sounded {yes} times yes and {no} times no."
+        return Text(f"{scanners}\nAll of it holds ({took}).", style="bold green")
     return Text(f"Something differs ({took}): see above.", style="bold red")

@@ -62,10 +62,13 @@ class Story:
     async def _serve(
         self, played: "_Played", group: asyncio.TaskGroup, till: Till, steps: Sequence[tuple[int, Step]]
     ) -> None:
-        """One cashier's work. Plain scans overlap; anything special waits until the till is idle."""
+        """One cashier's work. Plain scans overlap, but for cashiers who listen to their scanner's verdict; anything
+        special waits until the till is idle.
+        """
         waiting: set[asyncio.Task[None]] = set()
+        ahead = 1 if till.scanner.sounds_verdicts else UNANSWERED_MAX
         for n, step in steps:
-            room_for = UNANSWERED_MAX if step.deed is Deed.SCAN else 1
+            room_for = ahead if step.deed is Deed.SCAN else 1
             while len(waiting) >= room_for:
                 _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             reading = await self._do(played, till, n, step)

@@ -1,24 +1,16 @@
 """One till of the demo: a scanner on a pseudo-terminal, a real terminal daemon, and a cashier who reads its lines."""
 
 import asyncio
-import os
 import re
-import tty
 from asyncio.subprocess import Process
-from collections.abc import Callable
+from collections.abc import Awaitable
 from pathlib import Path
 
 import msgspec
 
 from gateway.demo_children import Children, DemoFailed, in_time
+from gateway.demo_scanners import LINE_UP
 
-STYLES = (  # how scanners are set: suffix in the terminal's configuration, bytes sent before and after a code
-    ("cr", b"", b"\r"),
-    ("crlf", b"]Q1", b"\r\n"),  # with the AIM identifier of a QR symbol
-    ("lf", b"", b"\n"),
-    ("tab", b"]Q1", b"\t"),
-    ("etx", b"", b"\x03"),
-)
 GOOD, BAD, WAITING = "✓", "✗", "…"
 _line = re.compile(rf"\d\d:\d\d:\d\d ([{GOOD}{BAD}{WAITING}·]) (?:#([0-9a-f]{{6}}) )?(.*)").fullmatch
 
@@ -41,9 +33,7 @@ class Till:
         self._children = children
         self._process: Process | None = None
         self._listening: asyncio.Task[None] | None = None
-        self._master, self._slave = os.openpty()
-        tty.setraw(self._slave)  # like a serial line: no echo, no line ends changed
-        self._suffix, self._before, self._after = STYLES[index % len(STYLES)]
+        self.scanner = LINE_UP[index % len(LINE_UP)]()
         self._loop = asyncio.get_running_loop()
         self._online = self._scanner_ready = self._loop.create_future()
         self._taken: asyncio.Future[str] = self._loop.create_future()
@@ -61,10 +51,7 @@ class Till:
     def configure(self) -> None:
         """Complete what enrolment wrote: the language of the lines, and the scanner."""
         with (self.directory / "terminal.toml").open("a") as file:
-            file.write(
-                f'language = "en"\n\n[[scanners]]\nname = "counter"\n'
-                f'path = "{os.ttyname(self._slave)}"\nsuffix = "{self._suffix}"\n'
-            )
+            file.write('language = "en"\n' + self.scanner.configuration("counter"))
 
     async def start(self) -> None:
         """Returns when the terminal is connected and has opened its scanner."""
@@ -83,16 +70,15 @@ class Till:
         """End the terminal, then unplug its scanner."""
         await self._children.end(self.name)
         await self._gone()
-        for fd in (self._master, self._slave):
-            os.close(fd)
+        self.scanner.unplug()
 
     async def scan(self, text: str) -> Reading:
         """The scanner reads a picture with this text; returns when the till has heard it (and journalled it)."""
-        return await self._take(lambda: self._beam(text))
+        return await self._take(self.scanner.show(text))
 
     async def type(self, text: str) -> Reading:
         """The cashier types a code."""
-        return await self._take(lambda: self._command(f"code {text}"))
+        return await self._take(self._command(f"code {text}"))
 
     async def answer(self, reading: Reading) -> None:
         """Wait for the final answer to a scan, and note its line."""
@@ -101,12 +87,12 @@ class Till:
     async def reverse(self, reading: Reading) -> None:
         """The cashier takes a redemption back; waits for the final answer to that, and notes its line."""
         self._answers[reading.tail] = self._loop.create_future()
-        self._command(f"reverse {reading.tail}")
+        await self._command(f"reverse {reading.tail}")
         reading.told_later = await self._final(reading.tail)
 
-    async def _take(self, act: Callable[[], None]) -> Reading:
+    async def _take(self, act: Awaitable[None]) -> Reading:
         self._taken = self._loop.create_future()
-        act()
+        await act
         tail = await in_time(self._taken, f"{self.name} to hear a scan")
         self._count += 1
         return Reading(self.index, self._count - 1, tail)
@@ -114,15 +100,11 @@ class Till:
     async def _final(self, tail: str) -> str:
         return await in_time(self._answers[tail], f"the answer to #{tail} at {self.name} ({self.store})")
 
-    def _beam(self, text: str) -> None:
-        octets = self._before + text.encode() + self._after
-        written = os.write(self._master, octets)
-        assert written == len(octets), "a pseudo-terminal takes 4095 bytes, and a cashier scans one code at a time"
-
-    def _command(self, line: str) -> None:
+    async def _command(self, line: str) -> None:
         assert self._process is not None
         assert self._process.stdin is not None
         self._process.stdin.write(f"{line}\n".encode())
+        await self._process.stdin.drain()
 
     async def _listen(self, process: Process) -> None:
         assert process.stdout is not None

@@ -63,6 +63,10 @@ def test_the_demo_proves_its_result(directory: Path) -> None:
     refused = {case: told[case] for case in ("forged", "campaign over", "voided", "wrong store", "typed wrongly")}
     assert list(refused.values()) == [["unknown_code"], ["expired"], ["voided"], ["not_eligible"], ["unreadable"]]
     assert result["proof"]["verdicts"]["repeated"] >= 2
+    kinds = {use["kind"]: use for use in result["scanners"]}
+    assert {"Zebra SSI", "Honeywell, Host ACK", "serial, bare text"} <= set(kinds)
+    assert result["scanners_as_expected"]
+    assert kinds["Zebra SSI"]["verdicts"]["good"] > kinds["Zebra SSI"]["reads"] // 2
     assert proof_again_without_a_gateway(directory) == 1
 
 

@@ -72,6 +72,35 @@ class LogUnreadable(Exception):
     """The file is no event log, or of a format this build does not read; says which."""
 
 
+class LogLost(Exception):
+    """A shared log cannot be reached, or the connection broke under way: whether an append took effect is unknown.
+
+    Nothing is wrong with the log. The caller asks again later: the same batch once more is success or refused.
+    """
+
+
+class LogUnfit(LogFailed):
+    """The server's settings would make a durable append a lie: names the setting and the fix."""
+
+
+class Meta(msgspec.Struct, frozen=True):
+    """What was fixed when the log was initialised."""
+
+    format: int
+    partitions: int
+    deployment_id: str
+    created_ms: int
+
+
+def check_meta(meta: Meta) -> Meta:
+    """Raises LogUnreadable when this build cannot read such a log."""
+    if meta.format != LOG_FORMAT:
+        raise LogUnreadable(f"log format {meta.format}, this build reads {LOG_FORMAT}")
+    if not 1 <= meta.partitions <= PARTITIONS_MAX:
+        raise LogUnreadable(f"{meta.partitions} partitions cannot be")
+    return meta
+
+
 class LogReader(Protocol):
     """What one can ask of a log without the right to write it. All methods may be called from one event loop."""
 
@@ -81,7 +110,10 @@ class LogReader(Protocol):
         ...
 
     async def head(self, partition: int) -> Head:
-        """The newest durable batch, asked of the storage itself (this is what confirms a control head)."""
+        """The newest durable batch, asked of the storage itself (this is what confirms a control head).
+
+        Of a shared log this, `read` and `append` may raise LogLost.
+        """
         ...
 
     async def read(self, partition: int, first_seq: int, limit: int) -> list[Batch]:
@@ -103,6 +135,13 @@ class EventLog(LogReader, Protocol):
         ...
 
 
+class DeploymentLog(EventLog, Protocol):
+    """An EventLog that knows whose it is."""
+
+    @property
+    def meta(self) -> Meta: ...
+
+
 _CRC_HEAD = struct.Struct(">BHQ16s16sI")
 
 
@@ -122,6 +161,11 @@ def run_partition(batches: Sequence[Batch]) -> int:
     return partition
 
 
+def is_chain(batches: Sequence[Batch]) -> bool:
+    """Whether each batch follows the one before it."""
+    return all(later.seq == earlier.seq + 1 and later.prev == earlier.tip for earlier, later in pairwise(batches))
+
+
 def check_join(
     head: Head, batches: Sequence[Batch], stored_tip: Callable[[int], bytes | None]
 ) -> Sequence[Batch] | None:
@@ -130,9 +174,8 @@ def check_join(
     The run itself must be a chain. A prefix the log already holds is skipped; `stored_tip(seq)` is asked once, for its
     last member (the chain vouches for the ones before it).
     """
-    for earlier, later in pairwise(batches):
-        if later.seq != earlier.seq + 1 or later.prev != earlier.tip:
-            return None
+    if not is_chain(batches):
+        return None
     if not batches:
         return batches
     held = min(len(batches), head.seq - batches[0].seq + 1)

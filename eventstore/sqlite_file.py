@@ -18,8 +18,6 @@ import msgspec
 from eventstore.log import (
     CONTROL,
     EMPTY_HEAD,
-    LOG_FORMAT,
-    PARTITIONS_MAX,
     SEQ_BITS,
     TIP_BYTES,
     Batch,
@@ -27,7 +25,9 @@ from eventstore.log import (
     LogDamaged,
     LogFailed,
     LogUnreadable,
+    Meta,
     batch_crc,
+    check_meta,
 )
 
 BUSY_SECONDS = 5.0  # SQLite's locks are held for milliseconds; longer means a stuck foreign program
@@ -42,15 +42,6 @@ _DDL = (
     ) STRICT""",
 )
 _Row = tuple[int, bytes, bytes, bytes, bytes, int]
-
-
-class Meta(msgspec.Struct, frozen=True):
-    """What was fixed when the log was initialised."""
-
-    format: int
-    partitions: int
-    deployment_id: str
-    created_ms: int
 
 
 def row_id(partition: int, seq: int) -> int:
@@ -73,11 +64,7 @@ def read_meta(connection: sqlite3.Connection) -> Meta:
         meta = msgspec.convert(dict(connection.execute("SELECT name, value FROM meta")), Meta)
     except (sqlite3.DatabaseError, msgspec.ValidationError) as error:
         raise LogUnreadable(f"not an event log: {error}") from error
-    if meta.format != LOG_FORMAT:
-        raise LogUnreadable(f"log format {meta.format}, this build reads {LOG_FORMAT}")
-    if not 1 <= meta.partitions <= PARTITIONS_MAX:
-        raise LogUnreadable(f"{meta.partitions} partitions cannot be")
-    return meta
+    return check_meta(meta)
 
 
 def write_empty(path: Path, meta: Meta) -> None:

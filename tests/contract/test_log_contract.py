@@ -4,9 +4,10 @@ import asyncio
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from log_batches import chain, head_of, id16
 
@@ -16,6 +17,9 @@ from eventstore.memory_log import MemoryLog
 from eventstore.sqlite_log import SqliteLog
 from eventstore.verify import verify
 
+if TYPE_CHECKING:
+    from private_postgres import PostgresServer
+
 PARTITIONS = 3
 
 
@@ -24,9 +28,24 @@ def sqlite_log(directory: Path) -> SqliteLog:
     return SqliteLog.open(directory / "log.db")
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+async def postgres_log(url: str) -> EventLog:
+    from eventstore.postgres_log import PostgresLog
+    from eventstore.postgres_server import connector
+
+    await PostgresLog.create(connector(url, None), PARTITIONS, "contract", 1)
+    return await PostgresLog.open(connector(url, None))
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 async def log(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[EventLog]:
-    opened = MemoryLog(PARTITIONS) if request.param == "memory" else sqlite_log(tmp_path)
+    opened: EventLog
+    match request.param:
+        case "memory":
+            opened = MemoryLog(PARTITIONS)
+        case "sqlite":
+            opened = sqlite_log(tmp_path)
+        case _:
+            opened = await postgres_log(await request.getfixturevalue("postgres").emptied())
     yield opened
     await opened.close()
 
@@ -187,8 +206,11 @@ async def outcomes_of(log: EventLog, runs: list[list[Batch]]) -> list[object]:
     return [*told, await log.head(0), await log.read(0, 1, 100)]
 
 
+RUNS = st.lists(plausible_runs(), max_size=12)
+
+
 @settings(max_examples=40)
-@given(runs=st.lists(plausible_runs(), max_size=12))
+@given(runs=RUNS)
 def test_sqlite_does_what_the_model_does(runs: list[list[Batch]]) -> None:
     async def compared() -> tuple[list[object], list[object]]:
         with tempfile.TemporaryDirectory() as directory:
@@ -196,6 +218,19 @@ def test_sqlite_does_what_the_model_does(runs: list[list[Batch]]) -> None:
             told = await outcomes_of(durable, runs)
             await durable.close()
             return told, await outcomes_of(MemoryLog(1), runs)
+
+    told, model = asyncio.run(compared())
+    assert told == model
+
+
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(runs=RUNS)
+def test_postgres_does_what_the_model_does(postgres: "PostgresServer", runs: list[list[Batch]]) -> None:
+    async def compared() -> tuple[list[object], list[object]]:
+        shared = await postgres_log(await postgres.emptied())
+        told = await outcomes_of(shared, runs)
+        await shared.close()
+        return told, await outcomes_of(MemoryLog(1), runs)
 
     told, model = asyncio.run(compared())
     assert told == model

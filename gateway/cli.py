@@ -22,6 +22,8 @@ COMMANDS = {  # name -> where it is, and its line in `tillgate --help`; nothing 
     "token": ("gateway.cli_setup:token", "Create, revoke and list the tokens of people and programs."),
     "key": ("gateway.cli_setup:key", "Add, retire, list and back up the keys that sign codes."),
     "log": ("gateway.cli_log:log", "Read, verify and export the event log."),
+    "backup": ("gateway.cli_backup:backup", "Copy the event log to another file, or bring a copy up to date."),
+    "restore": ("gateway.cli_backup:restore", "Make a data directory from backups of the log and the keys."),
     "rebuild": ("gateway.cli_rebuild:rebuild", "Rebuild Valkey's state from the event log."),
     "doctor": ("gateway.cli_doctor:doctor", "Check configuration, files, disk, Valkey and clock."),
     "api": ("gateway.cli_api:api", "Print the documents of the HTTP API and of the tills' stream."),

@@ -22,6 +22,7 @@ class ConfigFault(Exception):
 
 ScannerName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,32}$")]
 DevicePath = Annotated[str, Meta(min_length=1)]  # best one that outlives the plug, like /dev/serial/by-id/...
+ListenAddress = Annotated[str, Meta(pattern=r"^$|^([A-Za-z0-9.-]+|\[[0-9a-fA-F:.]+\]):[0-9]{1,5}$")]
 
 
 class SerialConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="serial"):
@@ -84,6 +85,7 @@ class TerminalConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     state_directory: str
     language: Literal["", "en", "zh"] = ""
     ca_file: str = ""  # PEM of a private certificate authority, when the gateway's certificate comes from one
+    metrics_listen: ListenAddress = ""  # host:port of /metrics for Prometheus; empty: none
     scanners: Annotated[list[ScannerConfig], Meta(max_length=SCANNERS_MAX)] = []
 
 

@@ -12,6 +12,9 @@ from typing import Literal
 import msgspec
 
 SOCKET_NAME = "terminal.sock"
+HEALTH_COMMAND = "health"  # on the socket only: one line of JSON, for programs
+ANSWER_S = 5.0  # a till answers at once; one that is stuck must not hold up whoever asks
+ANSWER_BYTES_MAX = 1 << 16  # sixteen scanners are 8 KiB
 LINE_BYTES_MAX = 8192  # a command with the longest code in it
 SOCKET_PATH_BYTES_MAX = 107  # sun_path of unix(7), less its closing zero
 READ_BYTES = 4096
@@ -80,6 +83,26 @@ async def command_socket(path: Path, execute: Execute) -> AsyncIterator[None]:
     finally:
         server.close()
         _remove(path)
+
+
+class NotRunning(Exception):
+    """No daemon answers on the socket; the text says where it was looked for."""
+
+
+def ask_terminal(path: Path, command: str) -> str:
+    """One command line to a running daemon; its answer. Raises `NotRunning`."""
+    with socket.socket(socket.AF_UNIX) as line:
+        line.settimeout(ANSWER_S)
+        try:
+            line.connect(os.fspath(path))
+            line.sendall(command.encode() + b"\n")
+            with line.makefile("rb") as answers:
+                answer = answers.readline(ANSWER_BYTES_MAX)
+        except OSError as error:
+            raise NotRunning(f"no terminal answers at {path}: {error.strerror or error}") from None
+    if not answer.endswith(b"\n"):
+        raise NotRunning(f"the terminal at {path} ended in the middle of its answer")
+    return answer.decode().rstrip("\n")
 
 
 def _bound_socket(path: Path) -> socket.socket:

@@ -96,6 +96,11 @@ class Journal:
             os.close(lock_fd)
             raise
 
+    @property
+    def length(self) -> int:
+        """Bytes in the file."""
+        return self._length
+
     async def commit(self, *entries: Entry) -> None:
         """Make these entries durable, then fold them. Raises `JournalFull` or `JournalBroken`, and changes nothing."""
         # A caller that is cancelled must not leave a write running with nobody holding the lock.

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NoReturn, cast
 
+import msgspec
 import serial
 import serial_asyncio
 
@@ -80,8 +81,10 @@ class SerialScanner:
 
     @property
     def statistics(self) -> Statistics:
-        self._statistics.dropped_bytes = self._framer.dropped_bytes
-        return self._statistics
+        counts, framer = self._statistics, self._framer
+        return msgspec.structs.replace(
+            counts, dropped_bytes=framer.dropped_bytes, damaged=framer.damaged, resent=counts.resent + framer.copies
+        )
 
     def feedback(self, signal: Signal) -> Feedback:
         if signal not in self._framer.sounds:

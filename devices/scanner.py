@@ -50,7 +50,8 @@ class Statistics(msgspec.Struct):
 
     reads: int = 0  # frames handed over
     faults: dict[FaultReason, int] = msgspec.field(default_factory=dict)
-    resent: int = 0  # frames that the scanner said it had sent before
+    damaged: int = 0  # packets with a wrong checksum, also where a sound copy came afterwards
+    resent: int = 0  # frames and packets that the scanner said it had sent before
     refused: int = 0  # frames the journal did not take: no ACK was given
     dropped_bytes: int = 0  # belonged to no frame
     opened: int = 0

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TextIO
 
 from devices.config import ConfigFault, TerminalConfig, load_config
-from devices.console import SOCKET_NAME, command_socket, stdin_lines
+from devices.console import stdin_lines
 from devices.enrol import DEVICE_KEY_NAME
 from devices.feedback import Mood, Told
 from devices.framing import Frame, FrameFault, Signal
+from devices.health_desk import HealthDesk
 from devices.journal import Journal, JournalBroken, JournalFull, JournalInUse
 from devices.keys import KeyFault, device_key, read_secret
 from devices.outbox import Outbox
@@ -49,14 +50,15 @@ async def run_terminal(config: TerminalConfig, *, out: TextIO) -> None:
         till.wake = uplink.wake
         till.resume()
         with _stop_signals() as stop:
-            async with command_socket(directory / SOCKET_NAME, till.execute):
-                await _serve(config, screen, till, uplink, stop)
+            await _serve(config, screen, journal, till, uplink, stop)
         screen.tell(Told(Mood.PLAIN, "stopped"))
     finally:
         await journal.close()
 
 
-async def _serve(config: TerminalConfig, screen: Screen, till: Till, uplink: Uplink, stop: asyncio.Event) -> None:
+async def _serve(
+    config: TerminalConfig, screen: Screen, journal: Journal, till: Till, uplink: Uplink, stop: asyncio.Event
+) -> None:
     reads: Reads = asyncio.Queue(READS_WAITING_MAX)
 
     def on_read(source: str, found: Frame | FrameFault, settle: Settle) -> None:
@@ -75,7 +77,8 @@ async def _serve(config: TerminalConfig, screen: Screen, till: Till, uplink: Upl
 
     scanners = {one.name: scanner_for(one, on_read, till.on_port) for one in config.scanners}
     till.sound = sound
-    async with asyncio.TaskGroup() as tasks:
+    desk = HealthDesk(config, journal, till, scanners)
+    async with desk.open(), asyncio.TaskGroup() as tasks:
         works = (uplink.run(), _take_reads(reads, till), _type(till), *(one.run() for one in scanners.values()))
         running = [tasks.create_task(work) for work in works]
         await stop.wait()

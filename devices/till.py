@@ -64,6 +64,10 @@ class Till:
         self._told_unsure: set[bytes] = set()
         self._soundings: dict[str, _Sounding] = {}  # by scanner
 
+    @property
+    def online(self) -> bool:
+        return self._online is True
+
     def resume(self) -> None:
         """Ask again for everything the journal left open. Raises `JournalDamaged` when a seal does not open."""
         for record in self._journal.ledger.open_records():

@@ -15,7 +15,10 @@ EXIT_FAILED, EXIT_USAGE, EXIT_DIFFERENT, EXIT_UNREACHABLE, EXIT_INTERRUPTED = 1,
 STILL_SECONDS = 10.0  # without a terminal, how often a long work says how far it is
 
 # Moments, told to people as UTC; every other `_ms` is a length of time.
-_MOMENTS = ("at_ms", "expires_ms", "starts_ms", "ends_ms", "closed_ms", "created_ms", "locked_until_ms", "scanned_ms")
+_MOMENTS = (
+    *("at_ms", "last_at_ms", "expires_ms", "starts_ms", "ends_ms", "closed_ms", "created_ms"),
+    *("locked_until_ms", "scanned_ms"),
+)
 
 _Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from gateway.cli_devices import config_option, health
 from gateway.cli_output import (
     EXIT_UNREACHABLE,
     EXIT_USAGE,
@@ -20,19 +21,11 @@ from gateway.cli_output import (
 from gateway.cli_session import Reach, ask, reaches_gateway
 
 Row = dict[str, Any]
-_config = click.option(
-    "--config",
-    "config_file",
-    type=click.Path(path_type=Path, dir_okay=False),
-    default=Path("terminal.toml"),
-    show_default=True,
-    help="The terminal's configuration.",
-)
 _number = click.argument("number", type=click.IntRange(1, 2**32 - 1))
 
 
 @click.group(invoke_without_command=True)
-@_config
+@config_option
 @click.pass_context
 def terminal(ctx: click.Context, config_file: Path) -> int:
     """Run a store's terminal: scanners, journal, and the line to the gateway.
@@ -49,10 +42,13 @@ def terminal(ctx: click.Context, config_file: Path) -> int:
     return run(config_file)
 
 
+terminal.add_command(health)
+
+
 @terminal.command()
 @click.option("--url", required=True, help="Address of the gateway, e.g. https://gateway.example.")
 @click.option("--token", required=True, help="The token `terminal offer` printed; `-` reads or scans it from a prompt.")
-@_config
+@config_option
 @click.option(
     "--state",
     type=click.Path(path_type=Path, file_okay=False),

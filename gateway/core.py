@@ -68,6 +68,7 @@ class Core:
         self.fatal, self.follower = parts.fatal, parts.follower
         self.counters, self.counting = parts.counters, parts.counting
         self.on_stall: Callable[[float], None] = lambda seconds: None
+        self.offers: list[Callable[[Batch], None]] = []  # told of every batch of ours that is durable; must not raise
         self.leaving = False  # set when the process is asked to end: from then on it is not ready
         self._reported, self._reporting = _Reported(log), asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -240,6 +241,8 @@ async def open_core(
     def on_batch(batch: Batch, seconds: float) -> None:
         follower.offer(batch)
         counting.offer(batch)
+        for offer in core.offers:
+            offer(batch)
         observer.batch(batch, seconds)
 
     def on_fatal(error: BaseException) -> None:

@@ -78,7 +78,7 @@ class Vouchers:
     async def show(self, request: web.Request) -> web.Response:
         """POST /v1/vouchers/show."""
         _, body = await self._gate.read(request, _named, Action.VOUCHER_READ)
-        campaign, serial, kind = await self._voucher(body)
+        campaign, serial, kind = await self.named(body)
         state = await self._core.desk.voucher(campaign.number, serial)
         holder = self._deed(state.holder) if state.holder else None
         standing = "purged" if campaign.purged else holder.kind if holder else "unused"
@@ -91,14 +91,14 @@ class Vouchers:
         asker, body = await self._gate.read(request, _void, Action.VOUCHER_VOID)
         if not 1 <= len(body.reason) <= REASON_CHARS_MAX:
             raise bad("reason", f"must be 1 to {REASON_CHARS_MAX} characters")
-        campaign, serial, _ = await self._voucher(VoucherNamed(body.voucher_id, body.code))
+        campaign, serial, _ = await self.named(VoucherNamed(body.voucher_id, body.code))
         desk = self._core.desk
         verdict = allowed(await desk.void(asker.actor, campaign.number, serial, body.reason, body.request_id))
         if verdict is Verdict.UNRESOLVED:
             raise unknown_yet("whether the voucher is voided is not known")
         return json_response(Voided(f"{campaign.number}-{serial}", verdict.name.lower()))
 
-    async def _voucher(self, named: VoucherNamed) -> tuple[Campaign, int, str]:
+    async def named(self, named: VoucherNamed) -> tuple[Campaign, int, str]:
         """Campaign, serial and kind of code. Raises Problem."""
         if (named.voucher_id is None) == (named.code is None):
             raise bad("voucher_id", "give either the voucher_id or the code")

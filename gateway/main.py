@@ -8,6 +8,7 @@ further answer.
 """
 
 import asyncio
+import contextlib
 import gc
 import os
 import signal
@@ -29,12 +30,14 @@ from redis.backoff import NoBackoff
 from gateway import http
 from gateway.auth import Auth
 from gateway.config import BadConfig, Config, is_private
+from gateway.console_door import Console
 from gateway.core import Core, open_core, wall_ms
 from gateway.embedded import EmbeddedValkey, Endpoint
 from gateway.ends import ENDS_FILE, Ends, cause_of
 from gateway.keyfile import KeyFile, read_secret
 from gateway.metrics import Metrics
 from gateway.scrape import Scrapes
+from gateway.storage import is_shared, open_log, own_directory
 from gateway.stream import Stream
 
 GATEWAY_FILE = "gateway.json"  # in the data directory while a gateway serves it
@@ -89,7 +92,7 @@ async def running(
     """A gateway that listens for as long as the block runs; inside, it is ready unless recovery takes long.
 
     `report` is told whatever an operator should know; `announce`: other commands find it by GATEWAY_FILE. Raises
-    BadConfig, KeyFault, LogLocked, LogUnreadable, LogDamaged, LogFailed, EmbeddedError, OSError.
+    BadConfig, KeyFault, LogLocked, LogUnreadable, LogDamaged, LogFailed, LogLost, EmbeddedError, OSError.
     """
     directory = Path(config.data_dir)
     tls = tls_context(config)
@@ -104,11 +107,13 @@ async def running(
             valkey = EmbeddedValkey(directory, on_report=report)
             connect = connector_of_endpoint(await valkey.start())
             stack.push_async_callback(valkey.stop)
-        core = await open_core(directory, keys, connect=connect, observer=metrics)
+        own = stack.enter_context(own_directory(config))
+        shared = await open_log(config, metrics.commit) if is_shared(config) else None
+        core = await open_core(own, keys, connect=connect, observer=metrics, shared=shared)
         stack.push_async_callback(core.close)
         auth = Auth(keys.pepper, core.control.directory)
         stream = Stream(core, auth, metrics, wall_ms)
-        ends = Ends(directory / ENDS_FILE)
+        ends = Ends(own / ENDS_FILE)
         stack.callback(ends.close)
         scrapes = Scrapes(
             core,
@@ -121,18 +126,22 @@ async def running(
             capacity=config.metrics.capacity_redeem_per_second,
         )
         gateway = Gateway(core, stream, scrapes, ends, valkey)
+        console = await Console.open(core, auth, metrics, stream, scrapes, config)
+        stack.push_async_callback(console.close)
         app = web.Application(client_max_size=BODY_BYTES_MAX)
         app.add_routes(
             [
                 web.get("/v1/stream", http.problems(stream.connect)),
+                *console.routes(),
                 *http.routes(core, auth, key_file, metrics, package_version()),
             ]
         )
         await _listen_to_all(stack, gateway, metrics, app, config, tls)
+        stack.callback(console.dismiss)
         await gateway.wait_until_ready()
         if announce:
             write_gateway_file(directory, Served(os.getpid(), gateway.url, gateway.metrics_url))
-            stack.callback(remove_gateway_file, directory)
+            stack.callback(remove_gateway_file, directory, os.getpid())
         if tls is None and not is_private(config.server.host):
             report(f"{gateway.url} is not encrypted and reachable from other machines: set server.tls_cert and tls_key")
         yield gateway
@@ -226,8 +235,11 @@ def write_gateway_file(directory: Path, served: Served) -> None:
     part.replace(directory / GATEWAY_FILE)
 
 
-def remove_gateway_file(directory: Path) -> None:
-    (directory / GATEWAY_FILE).unlink(missing_ok=True)
+def remove_gateway_file(directory: Path, pid: int) -> None:
+    """Unless another gateway on this directory has announced itself since."""
+    with contextlib.suppress(FileNotFoundError, msgspec.DecodeError):
+        if msgspec.json.decode((directory / GATEWAY_FILE).read_bytes(), type=Served).pid == pid:
+            (directory / GATEWAY_FILE).unlink(missing_ok=True)
 
 
 def package_version() -> str:

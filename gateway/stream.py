@@ -8,7 +8,7 @@ import asyncio
 import os
 import socket
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence, Set
 from http import HTTPStatus
 from typing import Any
 
@@ -67,6 +67,10 @@ class Stream:
     def connected(self) -> Mapping[str, int]:
         """Terminals by store."""
         return Counter(till.terminal.store for till in self._tills.values())
+
+    def connected_numbers(self) -> Set[int]:
+        """Their numbers."""
+        return self._tills.keys()
 
     async def connect(self, request: web.Request) -> web.StreamResponse:
         """`GET /v1/stream`: one till, from its hello to its goodbye."""

@@ -24,6 +24,10 @@ class FaultReason(enum.StrEnum):
     CUT_OFF = "cut_off"  # the line fell silent or went away in the middle of a frame, or a part of it is missing
     EMPTY = "empty"  # a frame with nothing but blanks and an identifier in it
     CHECKSUM = "checksum"  # the bytes do not match their checksum, and no sound copy came
+    TYPED = "typed"  # keys of a person, on a keyboard that is a scanner: they follow each other too slowly for one
+    ALT_CODES = "alt_codes"  # a scanner that types Alt and digits, which the kernel does not hand on whole
+    UNKNOWN_KEY = "unknown_key"  # a key without a character in the configured layout
+    OVERRUN = "overrun"  # the kernel dropped a part, because this program did not read for too long
     STRAY = "stray"  # bytes outside of any packet: noise, or a scanner that is not set to this protocol
 
 
@@ -39,7 +43,7 @@ class Frame(msgspec.Struct, frozen=True):
 
 
 class FrameFault(msgspec.Struct, frozen=True):
-    """A scan that was lost on its way; `dropped_bytes` is what was thrown away up to the moment it was noticed."""
+    """A scan that was lost on its way; `dropped_bytes` (of a keyboard: keys) were thrown away until it was noticed."""
 
     reason: FaultReason
     dropped_bytes: int
@@ -70,6 +74,8 @@ class Framer(Protocol):
     """
 
     sounds: frozenset[Signal] = frozenset()  # what it can be made to sound
+    damaged: int = 0  # packets that did not match their checksum or broke off, sound copies after them or not
+    copies: int = 0  # packets that were sent again though they had been taken: their ACK did not arrive
 
     @property
     def dropped_bytes(self) -> int:

@@ -100,5 +100,6 @@ class PacketFramer(Framer, ABC):
     def _fault(self, reason: FaultReason, dropped_bytes: int, found: list[Found]) -> None:
         """Tell it, once until the next silence."""
         if not self._told:
+            self.damaged += reason is FaultReason.CHECKSUM
             found.append(FrameFault(reason, dropped_bytes))
         self._told = True

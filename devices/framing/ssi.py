@@ -234,6 +234,7 @@ class SsiFramer(PacketFramer):
     def _ask_again(self, lost_bytes: int, found: list[Found]) -> None:
         if not self._told:  # debris behind a damaged packet is not asked for
             found.append(Reply(packet(CMD_NAK, bytes((NAK_RESEND,)))))
+            self.damaged += 1
             self._lost_bytes += lost_bytes
             self._resend_due_ms = self._now_ms + RESEND_MS
         self._told = True
@@ -261,6 +262,7 @@ class SsiFramer(PacketFramer):
         key, resent = bytes((opcode,)) + body, bool(flags & RETRANSMIT)
         if resent and key == self._heard.key and self._now_ms - self._heard.at_ms < RESENT_MS:
             self._heard.at_ms = self._now_ms
+            self.copies += 1
             if self._heard.answer:
                 found.append(Reply(self._heard.answer))
             return

@@ -9,8 +9,13 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
+from devices.framing.key_layouts import LayoutName
+from devices.framing.keyboard import GAP_MS_DEFAULT as KEY_GAP_MS_DEFAULT
+from devices.framing.keyboard import PERSON_MS_DEFAULT
 from devices.framing.newland import LrcOver
 from devices.framing.raw import GAP_MS_DEFAULT
+from devices.page_config import PageConfig, ReceiptConfig, absolute, page_fault, receipt_fault
+from devices.page_view import PAGE_NAME
 
 SCANNERS_MAX = 16  # more lanes than one till has; a longer list is a mistake in a template
 PREFIX_CHARS_MAX = 8  # STX or an identifier of up to three characters is what scanners can be set to
@@ -21,7 +26,7 @@ class ConfigFault(Exception):
 
 
 ScannerName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,32}$")]
-DevicePath = Annotated[str, Meta(min_length=1)]  # best one that outlives the plug, like /dev/serial/by-id/...
+DevicePath = Annotated[str, Meta(min_length=1)]  # best one that outlives the plug: /dev/serial/by-id/..., usb:...
 ListenAddress = Annotated[str, Meta(pattern=r"^$|^([A-Za-z0-9.-]+|\[[0-9a-fA-F:.]+\]):[0-9]{1,5}$")]
 
 
@@ -43,24 +48,39 @@ class SerialConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_
 
 
 class KeyboardConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="keyboard"):
-    """A scanner that types (keyboard wedge), read from evdev with an exclusive grab: /dev/input/by-id/...-event-kbd."""
+    """A scanner that types (keyboard wedge), read from evdev with an exclusive grab: `usb:VVVV:PPPP` or a node."""
 
     name: ScannerName
     path: DevicePath
+    layout: LayoutName = "us"  # the country the scanner is set to; the till's own keyboard does not matter
+    suffix: Literal["enter", "tab", "none"] = "enter"
+    gap_ms: Annotated[int, Meta(ge=5, le=1000)] = KEY_GAP_MS_DEFAULT  # without suffix: the silence that ends a scan
+    person_ms: Annotated[int, Meta(ge=5, le=1000)] = PERSON_MS_DEFAULT  # keys slower than this are a person's
+    gs_key: Literal["", "f1", "f2", "f3", "f4", "f5", "f6", "f7", "f8", "f9", "f10", "f11", "f12"] = ""  # sent for GS
 
 
 class HidPosConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="hid-pos"):
-    """A HID POS scanner (usage page 0x8C), read from hidraw."""
+    """A HID POS scanner (usage page 0x8C), read from hidraw: `usb:VVVV:PPPP` or a node."""
 
     name: ScannerName
     path: DevicePath
+
+
+Symbology = Literal["qr", "aztec", "datamatrix", "pdf417", "code128", "code39", "ean", "databar"]
 
 
 class CameraConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="camera"):
-    """A V4L2 camera, or for integrators a directory that picture files are put into."""
+    """A V4L2 camera (/dev/v4l/by-id/...), or for integrators a directory that picture files are put into.
+
+    A picture in the directory is removed once the till has its scan in the journal, and otherwise gets `.unread` added
+    to its name. `symbologies`: only these are looked for; each more costs time, and stripes look like linear ones.
+    """
 
     name: ScannerName
     path: DevicePath
+    symbologies: Annotated[list[Symbology], Meta(min_length=1)] = ["qr"]
+    width: Annotated[int, Meta(ge=160, le=4096)] = 1280  # pixels asked of the camera: it may give its nearest
+    height: Annotated[int, Meta(ge=120, le=4096)] = 720
 
 
 ScannerConfig = SerialConfig | KeyboardConfig | HidPosConfig | CameraConfig
@@ -87,6 +107,8 @@ class TerminalConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ca_file: str = ""  # PEM of a private certificate authority, when the gateway's certificate comes from one
     metrics_listen: ListenAddress = ""  # host:port of /metrics for Prometheus; empty: none
     scanners: Annotated[list[ScannerConfig], Meta(max_length=SCANNERS_MAX)] = []
+    page: PageConfig | None = None
+    receipt: ReceiptConfig | None = None
 
 
 def load_config(path: Path) -> TerminalConfig:
@@ -112,12 +134,21 @@ def parse_config(content: bytes, path: Path) -> TerminalConfig:
     for field in ("name", "path"):
         if twice := _twice([getattr(scanner, field) for scanner in config.scanners]):
             raise ConfigFault(f"{path}: two scanners have the same {field} `{twice}` - at `$.scanners`")
+    if PAGE_NAME in [scanner.name for scanner in config.scanners]:
+        raise ConfigFault(f"{path}: `{PAGE_NAME}` is the name of the cashier's page - at `$.scanners`")
+    for where, fault in (
+        ("page", page_fault(config.page) if config.page else ""),
+        ("receipt", receipt_fault(config.receipt) if config.receipt else ""),
+    ):
+        if fault:
+            raise ConfigFault(f"{path}: {fault} - at `$.{where}`")
     for i, scanner in enumerate(config.scanners):
         if isinstance(scanner, SerialConfig) and (fault := _framing_fault(scanner)):
             raise ConfigFault(f"{path}: {fault} - at `$.scanners[{i}]`")
     ca_file = str(path.parent / config.ca_file) if config.ca_file else ""
     state_directory = str((path.parent / config.state_directory).absolute())
-    return msgspec.structs.replace(config, state_directory=state_directory, ca_file=ca_file)
+    page = config.page and absolute(config.page, path.parent)
+    return msgspec.structs.replace(config, state_directory=state_directory, ca_file=ca_file, page=page)
 
 
 def stream_url(gateway: str) -> str:
@@ -156,11 +187,19 @@ def _twice(names: list[str]) -> str:
     return next((name for i, name in enumerate(names) if name in names[:i]), "")
 
 
+_STRUCTS_AT = {
+    None: (TerminalConfig,),
+    "scanners": get_args(ScannerConfig),
+    "page": (PageConfig,),
+    "receipt": (ReceiptConfig,),
+}
+
+
 def _with_suggestion(text: str) -> str:
-    unknown = re.search(r"unknown field `([^`]*)`(?: - at `\$\.(scanners)\[)?", text)
+    unknown = re.search(r"unknown field `([^`]*)`(?: - at `\$\.(scanners|page|receipt)\b)?", text)
     if not unknown:
         return text
-    structs = get_args(ScannerConfig) if unknown[2] else (TerminalConfig,)
+    structs = _STRUCTS_AT[unknown[2]]
     known = [field for struct in structs for field in struct.__struct_fields__]
-    close = difflib.get_close_matches(unknown[1], [*known, *(("kind",) if unknown[2] else ())], n=1)
+    close = difflib.get_close_matches(unknown[1], [*known, *(("kind",) if unknown[2] == "scanners" else ())], n=1)
     return f"{text}; did you mean `{close[0]}`?" if close else text

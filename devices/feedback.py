@@ -163,11 +163,52 @@ _SAY = {
         "NOT READ: the scanner sent something this till cannot read. Scan again; if it stays so, check its settings.",
         "未读取：收到无法识别的数据，请重新扫码；若反复出现，请检查扫码器设置。",
     ),
+    "typed": (
+        "NOT SENT: typed by hand on a scanner's keyboard. Scan the voucher, or type `code` and the code at the till.",
+        "未发送：扫码器键盘上的手动输入。请扫描券码，或在本机输入 `code` 加券码。",
+    ),
+    "alt_codes": (
+        "NOT READ: the scanner types in ALT mode, which loses digits. Set it to `ALT mode off`, US keyboard; scan again.",
+        "未读取：扫码器处于 ALT 模式，会丢失数字。请将其设为关闭 ALT 模式、美式键盘，然后重新扫码。",
+    ),
+    "unknown_key": (
+        "NOT READ: a key that makes no character. Set the scanner's country to the layout configured here; scan again.",
+        "未读取：收到无对应字符的按键。请将扫码器的键盘国家设为与本机配置一致，然后重新扫码。",
+    ),
+    "overrun": (
+        "NOT READ: this till was too busy and lost a part of the scan. Scan again.",
+        "未读取：本机繁忙，丢失了部分内容。请重新扫码。",
+    ),
+    "several": (
+        "NOT READ: more than one code before the camera. Show one code only, and scan again.",
+        "未读取：镜头前有多个码，请只出示一个码后重新扫码。",
+    ),
+    "no_code": (
+        "NOT READ: no code can be read in the picture. Show the whole code, bright and flat, and scan again.",
+        "未读取：图片中没有可读的码，请将完整的码调亮放平后重新扫码。",
+    ),
+    "not_a_picture": (
+        "NOT READ: the file is damaged or not a picture. Scan again; if it stays so, check what puts files there.",
+        "未读取：文件损坏或不是图片，请重新扫码；若反复出现，请检查图片来源。",
+    ),
     "scanner_ready": ("scanner ready", "扫码器就绪"),
     "scanner_lost": ("scanner not connected", "扫码器未连接"),
     "online": ("connected to the gateway", "已连接网关"),
     "offline": ("no connection to the gateway: scans are kept and asked later", "未连接网关：扫码会保存，恢复后查询"),
     "notice": ("notice", "通知"),
+    "page": ("the cashier's page is ready", "收银页面已就绪"),
+    "no_page": (
+        "NO PAGE: the cashier's page cannot be served; scanners go on, and this till tries again.",
+        "无法打开收银页面：扫码不受影响，本机会继续尝试。",
+    ),
+    "pair": (
+        "to pair a phone or tablet within 10 minutes, open the page on it and type",
+        "请在10分钟内用手机或平板打开收银页面，并输入配对码",
+    ),
+    "no_pair": (
+        "nothing to pair: the page is for this machine only, or there is none (`listen` of [page])",
+        "无需配对：页面仅限本机使用或未启用（见 [page] 的 `listen`）",
+    ),
     "stopped": ("stopped", "已停止"),
     "open": ("waiting for an answer", "等待结果"),
     "nothing_open": ("nothing is waiting", "没有等待中的请求"),
@@ -175,13 +216,13 @@ _SAY = {
     "ambiguous": ("more than one scan ends so: type more of it", "有多笔记录符合，请输入更多位"),
     "not_open": ("that one has its answer: use `reverse`", "该笔已有结果：请用 `reverse`"),
     "commands": (
-        "commands: reverse last | reverse <number> | give-up last | give-up <number> | code <text> | waiting",
-        "命令：reverse last | reverse <编号> | give-up last | give-up <编号> | code <券码> | waiting",
+        "commands: reverse last | reverse <number> | give-up last | give-up <number> | code <text> | waiting | pair",
+        "命令：reverse last | reverse <编号> | give-up last | give-up <编号> | code <券码> | waiting | pair",
     ),
 }
 _WINNER = ("Used at {store}, till {terminal}, {at}.", "使用门店 {store}，收银台 {terminal}，时间 {at}。")
 _OFFER = ("Worth: {offer}.", "券面内容：{offer}。")
-_WORDS_ARE_THE_TEXT = ("notice", "open")  # their words stand without brackets
+_WORDS_ARE_THE_TEXT = ("notice", "open", "pair")  # their words stand without brackets
 _NEW_REFUSAL = (
     "REFUSED: reason {number}, new to this till. Give nothing; call your supervisor.",
     "已拒绝：原因代码 {number}，本机未收录。请勿交付商品或给予优惠，并联系主管。",

@@ -29,6 +29,9 @@ class FaultReason(enum.StrEnum):
     UNKNOWN_KEY = "unknown_key"  # a key without a character in the configured layout
     OVERRUN = "overrun"  # the kernel dropped a part, because this program did not read for too long
     STRAY = "stray"  # bytes outside of any packet: noise, or a scanner that is not set to this protocol
+    SEVERAL = "several"  # more than one code before the camera: which one is meant is not for us to guess
+    NO_CODE = "no_code"  # a picture file in which there is none, or none that can be read
+    NOT_A_PICTURE = "not_a_picture"  # a file that no picture comes of: damaged, too large, or something else
 
 
 class Frame(msgspec.Struct, frozen=True):

@@ -85,8 +85,9 @@ class Console:
         stream: Stream,
         scrapes: Scrapes,
         config: Config,
+        directory: Path,
     ) -> "Console":
-        """Read what was counted, and count on. Raises sqlite3.Error, OSError."""
+        """Read what was counted in `directory`, and count on. Raises sqlite3.Error, OSError."""
         live = Live(wall_ms())
         hub: Hub
 
@@ -98,8 +99,8 @@ class Console:
             live.counted(at_ms, cells, wall_ms())
             hub.saw(batch)
 
-        path = Path(config.data_dir) / CONSOLE_FILE
         owner = (core.log.partitions, core.log.meta.deployment_id)
+        path = directory / CONSOLE_FILE
         counts = await asyncio.to_thread(HourlyCounts.open, path, *owner, store_of, core.control.confirm, on_counted)
         follower = Follower(core.log, counts, counts.checkpoint, lambda damage: None)  # the core's own halts its lane
         board = Board(core, metrics, stream, counts, live, follower, wall_ms)

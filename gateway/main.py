@@ -126,6 +126,8 @@ async def running(
             capacity=config.metrics.capacity_redeem_per_second,
         )
         gateway = Gateway(core, stream, scrapes, ends, valkey)
+        console = await Console.open(core, auth, metrics, stream, scrapes, config, directory)
+        stack.push_async_callback(console.close)
         console = await Console.open(core, auth, metrics, stream, scrapes, config)
         stack.push_async_callback(console.close)
         app = web.Application(client_max_size=BODY_BYTES_MAX)

@@ -78,7 +78,7 @@ class CameraConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_
 
     name: ScannerName
     path: DevicePath
-    symbologies: Annotated[list[Symbology], Meta(min_length=1)] = ["qr"]
+    symbologies: Annotated[tuple[Symbology, ...], Meta(min_length=1)] = ("qr",)
     width: Annotated[int, Meta(ge=160, le=4096)] = 1280  # pixels asked of the camera: it may give its nearest
     height: Annotated[int, Meta(ge=120, le=4096)] = 720
 

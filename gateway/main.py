@@ -126,9 +126,7 @@ async def running(
             capacity=config.metrics.capacity_redeem_per_second,
         )
         gateway = Gateway(core, stream, scrapes, ends, valkey)
-        console = await Console.open(core, auth, metrics, stream, scrapes, config, directory)
-        stack.push_async_callback(console.close)
-        console = await Console.open(core, auth, metrics, stream, scrapes, config)
+        console = await Console.open(core, auth, metrics, stream, scrapes, config, own)
         stack.push_async_callback(console.close)
         app = web.Application(client_max_size=BODY_BYTES_MAX)
         app.add_routes(

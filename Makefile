@@ -24,6 +24,7 @@ lint: $(INSTALLED)
 # Everything under ops/, offline: rules and their unit tests, Alertmanager, and whatever else lies in tests/ops. The same
 # tests are part of `make test`, where they skip what this machine has no program for; here that is a failure.
 ops-check: $(INSTALLED)
+	@$(BIN)/python -c 'import kubernetes_validate' 2>/dev/null || $(BIN)/python -m pip install -qq --editable '.[ops]'
 	$(BIN)/python -m pytest tests/ops --require-tools
 
 bench: $(INSTALLED)

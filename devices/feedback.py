@@ -196,7 +196,7 @@ _SAY = {
         "未读取：扫码器键盘上的手动输入。请扫描券码，或在本机输入 `code` 加券码。",
     ),
     "alt_codes": (
-        "NOT READ: the scanner is in ALT mode, which loses digits. Set `ALT mode off` and US keyboard on it; scan again.",
+        "NOT READ: the scanner is in ALT mode, which loses digits. Set `ALT mode off`, US keyboard; scan again.",
         "未读取：扫码器处于 ALT 模式，会丢失数字。请将其设为关闭 ALT 模式、美式键盘，然后重新扫码。",
     ),
     "unknown_key": (

@@ -158,7 +158,7 @@ def parse_descriptor(octets: bytes) -> Descriptor:
     if len(octets) > DESCRIPTOR_BYTES_MAX:
         raise DescriptorFault(f"report descriptor of {len(octets)} bytes, at most {DESCRIPTOR_BYTES_MAX}")
     parser = _Parser()
-    for at, kind, tag, value, size in _items(octets):
+    for at, kind, tag, value, size in _short_items(octets):
         if fault := parser.take(kind, tag, value, size):
             raise DescriptorFault(f"report descriptor: {fault} at byte {at}")
     has_ids = any(report_id for _, report_id in parser.bits)
@@ -167,7 +167,7 @@ def parse_descriptor(octets: bytes) -> Descriptor:
     return Descriptor(tuple(parser.fields), parser.bits, has_ids)
 
 
-def _items(octets: bytes) -> Iterator[tuple[int, int, int, int, int]]:
+def _short_items(octets: bytes) -> Iterator[tuple[int, int, int, int, int]]:
     """Place, type, tag, unsigned value and its size of each short item; long ones say nothing that is defined."""
     at = 0
     while at < len(octets):

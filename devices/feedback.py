@@ -164,34 +164,6 @@ _SAY = {
         "未读取：收到无法识别的数据，请重新扫码；若反复出现，请检查扫码器设置。",
     ),
     "typed": (
-        "NOT SENT: typed by hand on a scanner's keyboard. Scan the voucher, or type `code` and the code at the till.",
-        "未发送：扫码器键盘上的手动输入。请扫描券码，或在本机输入 `code` 加券码。",
-    ),
-    "alt_codes": (
-        "NOT READ: the scanner types in ALT mode, which loses digits. Set it to `ALT mode off`, US keyboard; scan again.",
-        "未读取：扫码器处于 ALT 模式，会丢失数字。请将其设为关闭 ALT 模式、美式键盘，然后重新扫码。",
-    ),
-    "unknown_key": (
-        "NOT READ: a key that makes no character. Set the scanner's country to the layout configured here; scan again.",
-        "未读取：收到无对应字符的按键。请将扫码器的键盘国家设为与本机配置一致，然后重新扫码。",
-    ),
-    "overrun": (
-        "NOT READ: this till was too busy and lost a part of the scan. Scan again.",
-        "未读取：本机繁忙，丢失了部分内容。请重新扫码。",
-    ),
-    "several": (
-        "NOT READ: more than one code before the camera. Show one code only, and scan again.",
-        "未读取：镜头前有多个码，请只出示一个码后重新扫码。",
-    ),
-    "no_code": (
-        "NOT READ: no code can be read in the picture. Show the whole code, bright and flat, and scan again.",
-        "未读取：图片中没有可读的码，请将完整的码调亮放平后重新扫码。",
-    ),
-    "not_a_picture": (
-        "NOT READ: the file is damaged or not a picture. Scan again; if it stays so, check what puts files there.",
-        "未读取：文件损坏或不是图片，请重新扫码；若反复出现，请检查图片来源。",
-    ),
-    "typed": (
         "NOT READ: typed by hand on a scanner's keyboard. Scan the voucher, or type `code` and the code at the till.",
         "未读取：扫码器键盘上的手动输入。请扫描券码，或在本机输入 `code` 加券码。",
     ),

@@ -27,6 +27,7 @@ COMMANDS = {  # name -> where it is, and its line in `tillgate --help`; nothing 
     "rebuild": ("gateway.cli_rebuild:rebuild", "Rebuild Valkey's state from the event log."),
     "doctor": ("gateway.cli_doctor:doctor", "Check configuration, files, disk, Valkey and clock."),
     "api": ("gateway.cli_api:api", "Print the documents of the HTTP API and of the tills' stream."),
+    "slo": ("gateway.cli_ops:slo", "Make Prometheus rules of what is promised."),
     "bench": ("loadtest.bench:command", "Measure this machine."),
 }
 OURS = ("gateway", "devices", "eventstore", "loadtest")

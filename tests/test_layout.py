@@ -36,6 +36,7 @@ MAY_IMPORT = {  # design: truth below, answer above it, and stores and load only
 MAY_ALSO_IMPORT_LAZILY = {  # inside a function only
     # One command for everything, while a terminal installs only its own part of it.
     "gateway.cli_terminal": ("devices",),
+    "gateway.cli_devices": ("devices",),
 }
 LEAVES = ("gateway", "gateway.messages")  # what a terminal loads of the gateway: these import nothing of ours
 
@@ -65,6 +66,7 @@ PURE = (  # time, ids, keys and bytes come in as arguments
     "gateway.proof_equalities",
     "gateway.texts",
     "gateway.lag",
+    "gateway.slo",
     "gateway.asyncapi",
     "gateway.api_page",
     "eventstore.log",
@@ -78,6 +80,8 @@ PURE = (  # time, ids, keys and bytes come in as arguments
     "devices.camera_*",
     "devices.records",
     "devices.outbox",
+    "devices.page_view",
+    "devices.health",
 )
 IMPURE_IMPORTS = {
     *("asyncio", "threading", "multiprocessing", "concurrent", "subprocess", "signal", "selectors"),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Protocol
 
-from eventstore.log import EMPTY_HEAD, Batch, Head, LogDamaged, LogReader
+from eventstore.log import EMPTY_HEAD, Batch, Head, LogDamaged, LogLost, LogReader
 
 FOLLOW_BATCHES = 128  # one read, one transaction of the projection: about 8,000 records, 10 ms of its thread
 OFFERED_MAX = 512  # batches in memory waiting to be followed: two rounds; what is beyond is read from the log again
@@ -39,15 +39,19 @@ class Follower:
         projection: Projection,
         checkpoint: Mapping[int, Head],
         on_damage: Callable[[LogDamaged], None] | None = None,
+        on_read: Callable[[Batch], None] | None = None,
     ) -> None:
-        """`on_damage` is told of a damaged partition, which is then left where it is; without it, `run` raises."""
+        """`on_damage` is told of a damaged partition, which is then left where it is; without it, `run` raises.
+
+        `on_read` is told of every batch that was read from the log, not offered: others append to it, too.
+        """
         self._log, self._projection = log, projection
         self._checkpoint = checkpoint
         self._applied = dict.fromkeys(checkpoint, EMPTY_HEAD)  # until `run` has found the checkpoint in the log
         self._offered: dict[int, deque[Batch]] = {partition: deque() for partition in checkpoint}
         self._moved, self._urgent = asyncio.Event(), asyncio.Event()
         self._round_over = asyncio.Event()  # a new one each round
-        self._on_damage = on_damage
+        self._on_damage, self._on_read = on_damage, on_read
         self._damaged: dict[int, LogDamaged] = {}
         self._verified = False  # whether what the projection holds is known to be of this log
         self._ended = False
@@ -82,18 +86,24 @@ class Follower:
     async def run(self) -> None:
         """Follow until cancelled. Raises LogDamaged, LogFailed, and whatever the projection raises."""
         try:
+            while True:
+                with suppress(LogLost):  # a shared log comes back; whoever waits, waits
+                    await self._follow()
+                await self._pause()
+        finally:
+            self._ended = True
+            self._round_over.set()
+
+    async def _follow(self) -> None:
+        """Everything there is now."""
+        if not self._verified:
             if await self._built_from_this_log():
                 self._applied.update(self._checkpoint)
             else:
                 await self._projection.reset()
             self._verified = True
-            while True:
-                while await self._round():
-                    pass
-                await self._pause()
-        finally:
-            self._ended = True
-            self._round_over.set()
+        while await self._round():
+            pass
 
     async def _built_from_this_log(self) -> bool:
         for partition, applied in self._checkpoint.items():
@@ -133,7 +143,7 @@ class Follower:
     async def _advance(self, partition: int) -> bool:
         applied = self._applied[partition]
         batches = self._from_memory(partition, applied.seq + 1)
-        batches = batches or await self._log.read(partition, applied.seq + 1, FOLLOW_BATCHES)
+        batches = batches or await self._read(partition, applied.seq + 1)
         if not batches:
             return False
         if batches[0].prev != applied.tip:
@@ -141,6 +151,13 @@ class Follower:
         await self._projection.apply(partition, batches)
         self._applied[partition] = Head(batches[-1].seq, batches[-1].tip)
         return len(batches) == FOLLOW_BATCHES
+
+    async def _read(self, partition: int, seq: int) -> list[Batch]:
+        batches = await self._log.read(partition, seq, FOLLOW_BATCHES)
+        if self._on_read is not None:
+            for batch in batches:
+                self._on_read(batch)
+        return batches
 
     def _from_memory(self, partition: int, seq: int) -> list[Batch]:
         offered = self._offered[partition]

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from gateway.cli_output import EXIT_DIFFERENT, EXIT_USAGE, Fault, next_step, print_one, prints_results, progress
-from gateway.cli_session import LOG_FILE, data_directory, loaded, takes_data
+from gateway.cli_session import data_directory, loaded, takes_data
 
 if TYPE_CHECKING:
     from eventstore.copying import Copied
     from eventstore.log import LogReader
     from eventstore.sqlite_file import SqliteReader
+    from gateway.storage import DeploymentReader
 
 T = TypeVar("T")
 _file = click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
@@ -35,11 +36,16 @@ def backup(file: Path, data_dir: str | None, as_json: bool) -> None:
     tillgate backup /media/safe/log.db          (again: only what is new)
     tillgate key backup /media/vault/codes.toml
     """
-    source = data_directory(data_dir) / LOG_FILE
+    from gateway.storage import open_log_reader
+
+    data_directory(data_dir)
 
     async def job() -> "Copied":
-        async with _reading(source) as reader:
+        reader = await open_log_reader(loaded(data_dir).config)
+        try:
             return await _bring_up(reader, file)
+        finally:
+            await reader.close()
 
     print_one({"file": str(file), **_told(_run(job))}, as_json)
     next_step(f"tillgate restore {file} --keys KEYFILE --data NEW_DIRECTORY (try it before you need it)")
@@ -95,7 +101,7 @@ async def _reading(path: Path) -> "AsyncIterator[SqliteReader]":
         await reader.close()
 
 
-async def _bring_up(reader: "SqliteReader", target: Path) -> "Copied":
+async def _bring_up(reader: "DeploymentReader", target: Path) -> "Copied":
     from eventstore.copying import copy_log
     from eventstore.sqlite_log import SqliteLog
 
@@ -120,7 +126,7 @@ async def _size(log: "LogReader") -> int:
 
 def _run(job: Callable[[], Awaitable[T]]) -> T:
     from eventstore.copying import Diverged
-    from eventstore.log import LogDamaged, LogFailed, LogLocked, LogUnreadable
+    from eventstore.log import LogDamaged, LogFailed, LogLocked, LogLost, LogUnreadable
 
     async def in_loop() -> T:
         return await job()
@@ -131,7 +137,7 @@ def _run(job: Callable[[], Awaitable[T]]) -> T:
         raise Fault(f"{error}: keep this copy, and make a new one", EXIT_DIFFERENT) from None
     except LogDamaged as error:
         raise Fault(str(error), EXIT_DIFFERENT, hint="tillgate log verify") from None
-    except (LogFailed, LogLocked, LogUnreadable, FileNotFoundError) as error:
+    except (LogFailed, LogLocked, LogLost, LogUnreadable, FileNotFoundError) as error:
         raise Fault(str(error)) from None
 
 

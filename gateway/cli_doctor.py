@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from gateway.cli_output import EXIT_DIFFERENT, Fault, print_checks, prints_results
-from gateway.cli_session import LOG_FILE, loaded, own_certificate, served_url, takes_data
+from gateway.cli_session import loaded, own_certificate, served_url, takes_data
 
 if TYPE_CHECKING:
     from gateway.config import Loaded
@@ -42,7 +42,7 @@ async def _look(configured: "Loaded") -> "list[Finding]":
 
     directory = Path(configured.config.data_dir)
     findings = [doctor.configuration(configured)]
-    looked = await doctor.log_tail(directory / LOG_FILE)
+    looked = await doctor.log_tail(configured.config)
     findings += looked.findings
     if await asyncio.to_thread(directory.is_dir):
         findings += doctor.permissions(directory)

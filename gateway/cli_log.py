@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 import click
 
 from gateway.cli_output import EXIT_DIFFERENT, EXIT_USAGE, Fault, print_one, prints_results, progress, shown
-from gateway.cli_session import LOG_FILE, data_directory, takes_data
+from gateway.cli_session import data_directory, loaded, takes_data
 
 if TYPE_CHECKING:
     from eventstore.log import Batch
-    from eventstore.sqlite_file import SqliteReader
+    from gateway.storage import DeploymentReader
 
 READ_BATCHES = 500  # log rows at a time; the reader bounds their bytes
 FOLLOW_SECONDS = 0.2  # how far `tail --follow` is behind
@@ -46,7 +46,7 @@ def tail(partition: str | None, batches: int, follow: bool, data_dir: str | None
     tillgate log tail -n 3 --partition control
     """
 
-    async def job(reader: "SqliteReader") -> None:
+    async def job(reader: "DeploymentReader") -> None:
         names = _partitions(reader, partition)
         reached = {name: max(1, (await reader.head(name)).seq - batches + 1) for name in names}
         found = [batch for name in names async for batch in _from(reader, name, reached)]
@@ -73,7 +73,7 @@ def verify(data_dir: str | None, as_json: bool) -> int:
     from eventstore.log import LogDamaged
     from eventstore.verify import verify as verify_log
 
-    async def job(reader: "SqliteReader") -> dict[str, Any]:
+    async def job(reader: "DeploymentReader") -> dict[str, Any]:
         total = sum([(await reader.head(name)).seq for name in _partitions(reader, None)])
         with progress("verify", total) as advance:
             done: Counter[int] = Counter()
@@ -107,7 +107,7 @@ def export(partition: str | None, first: int, out: Path | None, data_dir: str | 
     tillgate log export --partition control --out control.ndjson
     """
 
-    async def job(reader: "SqliteReader") -> None:
+    async def job(reader: "DeploymentReader") -> None:
         names = _partitions(reader, partition)
         reached = dict.fromkeys(names, first)
         total = sum([max(0, (await reader.head(name)).seq - first + 1) for name in names])
@@ -120,13 +120,16 @@ def export(partition: str | None, first: int, out: Path | None, data_dir: str | 
     _read(data_dir, job)
 
 
-def _read(data_dir: str | None, job: Callable[["SqliteReader"], Awaitable[T]], *, damaged: bool = True) -> T:
+def _read(data_dir: str | None, job: Callable[["DeploymentReader"], Awaitable[T]], *, damaged: bool = True) -> T:
     """Open the log beside whoever writes it. Raises Fault; LogDamaged only if `damaged` is False."""
-    from eventstore.log import LogDamaged, LogFailed, LogUnreadable
-    from eventstore.sqlite_file import open_reader
+    from eventstore.log import LogDamaged, LogFailed, LogLost, LogUnreadable
+    from gateway.keyfile import KeyFault
+    from gateway.storage import open_log_reader
+
+    data_directory(data_dir)
 
     async def in_loop() -> T:
-        reader = open_reader(data_directory(data_dir) / LOG_FILE)
+        reader = await open_log_reader(loaded(data_dir).config)
         try:
             return await job(reader)
         finally:
@@ -134,7 +137,7 @@ def _read(data_dir: str | None, job: Callable[["SqliteReader"], Awaitable[T]], *
 
     try:
         return asyncio.run(in_loop())
-    except (LogUnreadable, LogFailed) as error:
+    except (LogUnreadable, LogFailed, LogLost, KeyFault, FileNotFoundError) as error:
         raise Fault(str(error)) from None
     except LogDamaged as error:
         if not damaged:
@@ -142,7 +145,7 @@ def _read(data_dir: str | None, job: Callable[["SqliteReader"], Awaitable[T]], *
         raise Fault(str(error), EXIT_DIFFERENT, hint="tillgate log verify") from None
 
 
-def _partitions(reader: "SqliteReader", wanted: str | None) -> list[int]:
+def _partitions(reader: "DeploymentReader", wanted: str | None) -> list[int]:
     from eventstore.log import CONTROL
 
     known = {_name(number): number for number in (CONTROL, *range(reader.partitions))}
@@ -151,7 +154,7 @@ def _partitions(reader: "SqliteReader", wanted: str | None) -> list[int]:
     return list(known.values()) if wanted is None else [known[wanted]]
 
 
-async def _from(reader: "SqliteReader", partition: int, reached: dict[int, int]) -> AsyncIterator["Batch"]:
+async def _from(reader: "DeploymentReader", partition: int, reached: dict[int, int]) -> AsyncIterator["Batch"]:
     """The batches from `reached` on, which moves along."""
     while batches := await reader.read(partition, reached[partition], READ_BATCHES):
         for batch in batches:

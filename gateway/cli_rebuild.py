@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gateway.cli_output import EXIT_DIFFERENT, Fault, next_step, print_one, prints_results, progress, say
-from gateway.cli_session import LOG_FILE, data_directory, loaded, takes_data
+from gateway.cli_session import data_directory, loaded, takes_data
 
 if TYPE_CHECKING:
     from gateway.config import Config
@@ -26,7 +26,7 @@ def rebuild(data_dir: str | None, as_json: bool) -> None:
     \b
     tillgate rebuild --data /var/lib/tillgate
     """
-    from eventstore.log import LogDamaged, LogFailed, LogLocked, LogUnreadable
+    from eventstore.log import LogDamaged, LogFailed, LogLocked, LogLost, LogUnreadable
     from gateway.claims import ArbiterUnfit
     from gateway.embedded import EmbeddedError
     from gateway.keyfile import KeyFault
@@ -39,21 +39,30 @@ def rebuild(data_dir: str | None, as_json: bool) -> None:
         raise Fault(f"a gateway runs on this directory: {error}. Stop it first") from None
     except LogDamaged as error:
         raise Fault(str(error), EXIT_DIFFERENT, hint="tillgate log verify") from None
-    except (LogFailed, LogUnreadable, ArbiterUnfit, ArbiterLost, ArbiterRefused, EmbeddedError, KeyFault) as error:
+    except (
+        LogFailed,
+        LogLost,
+        LogUnreadable,
+        ArbiterUnfit,
+        ArbiterLost,
+        ArbiterRefused,
+        EmbeddedError,
+        KeyFault,
+    ) as error:
         raise Fault(str(error), hint="tillgate doctor") from None
     print_one({"rebuilt": True, "heads": heads}, as_json)
     next_step("tillgate serve")
 
 
 async def _rebuild(directory: Path, config: "Config") -> dict[str, int]:
-    from eventstore.sqlite_log import SqliteLog
     from gateway.claims import ValkeyArbiter
     from gateway.control import Control
     from gateway.core import mint_tip, wall_ms
     from gateway.recovery import rebuild as rebuild_partition
+    from gateway.storage import open_log
 
     async with AsyncExitStack() as stack:
-        log = SqliteLog.open(directory / LOG_FILE)
+        log = await open_log(config, lambda seconds, batches: None)
         stack.push_async_callback(log.close)
         control = Control(log, now_ms=wall_ms, mint_tip=mint_tip)
         await control.confirm()

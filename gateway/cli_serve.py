@@ -40,7 +40,7 @@ def serve(config: Path | None, as_json: bool, **given: str | None) -> int:
         )
     except BadConfig as error:
         raise Fault(str(error), EXIT_USAGE) from None
-    from eventstore.log import LogDamaged, LogFailed, LogLocked, LogUnreadable
+    from eventstore.log import LogDamaged, LogFailed, LogLocked, LogLost, LogUnreadable
     from gateway.embedded import EmbeddedError
     from gateway.keyfile import KeyFault
     from gateway.main import run
@@ -56,5 +56,5 @@ def serve(config: Path | None, as_json: bool, **given: str | None) -> int:
         raise Fault(str(error), EXIT_USAGE) from None
     except FileNotFoundError as error:
         raise Fault(str(error), hint=f"tillgate init --data {loaded.config.data_dir}") from None
-    except (LogDamaged, LogFailed, LogLocked, LogUnreadable, EmbeddedError, KeyFault) as error:
+    except (LogDamaged, LogFailed, LogLocked, LogLost, LogUnreadable, EmbeddedError, KeyFault) as error:
         raise Fault(str(error), hint="tillgate doctor") from None

@@ -19,7 +19,6 @@ if TYPE_CHECKING:  # imported where they are used, so that help and usage errors
     from gateway.config import Config, Loaded
 
 GATEWAY_FILE = "gateway.json"  # in the data directory while a gateway serves it
-LOG_FILE = "log.db"
 ADMIN_TOKEN = Path("secrets") / "admin.token"  # in the data directory
 TURN_SECONDS_MAX = 10.0  # commands on one data directory wait for each other; most take less than one
 TURN_POLL_SECONDS = 0.1
@@ -74,9 +73,12 @@ def loaded(data_dir: str | None) -> "Loaded":
 
 
 def data_directory(data_dir: str | None) -> Path:
-    """The data directory, which must hold a log. Raises Fault."""
-    directory = Path(loaded(data_dir).config.data_dir)
-    if not (directory / LOG_FILE).is_file():
+    """The data directory, which must be a deployment's. Raises Fault."""
+    from gateway.storage import holds_deployment
+
+    config = loaded(data_dir).config
+    directory = Path(config.data_dir)
+    if not holds_deployment(config):
         text = f"there is no Tillgate log in {directory}"
         raise Fault(text, EXIT_USAGE, hint=f"tillgate init --data {directory}, or name another directory with --data")
     return directory
@@ -172,7 +174,7 @@ async def _turn(stack: AsyncExitStack, config: "Config", directory: Path) -> str
 
 
 async def _own(stack: AsyncExitStack, config: "Config", deadline: float) -> str | None:
-    from eventstore.log import LogDamaged, LogFailed, LogLocked, LogUnreadable
+    from eventstore.log import LogDamaged, LogFailed, LogLocked, LogLost, LogUnreadable
     from gateway.config import BadConfig, MetricsConfig, ServerConfig
     from gateway.embedded import EmbeddedError, EmbeddedLocked
     from gateway.keyfile import KeyFault
@@ -185,6 +187,6 @@ async def _own(stack: AsyncExitStack, config: "Config", deadline: float) -> str 
         if asyncio.get_running_loop().time() < deadline:
             return None
         raise Fault(f"{error}, and does not answer", EXIT_UNREACHABLE) from None
-    except (LogUnreadable, LogDamaged, LogFailed, EmbeddedError, KeyFault, BadConfig, OSError) as error:
+    except (LogUnreadable, LogDamaged, LogFailed, LogLost, EmbeddedError, KeyFault, BadConfig, OSError) as error:
         raise Fault(f"no gateway could be started: {error}", hint="tillgate doctor") from None
     return own.url

@@ -3,13 +3,17 @@
 import asyncio
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import click
 
-from gateway.cli_output import Fault, next_step, print_one, print_rows, prints_results, say
+from gateway.cli_output import EXIT_USAGE, Fault, next_step, print_one, print_rows, prints_results, say
 from gateway.cli_session import Reach, ask, data_directory, loaded, reaches_gateway, takes_data
+
+if TYPE_CHECKING:
+    from gateway.config import Config
+    from gateway.deployment import Deployment
 
 PARTITIONS_MAX = 1024  # eventstore.log has the reason
 
@@ -24,22 +28,39 @@ Row = dict[str, Any]
     show_default=True,
     help="Shards of the log, for ever; more than 1 only for a cluster of Valkeys (2-4 for each primary).",
 )
+@click.option(
+    "--join",
+    "key_file",
+    metavar="KEYFILE",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="Make nothing new: serve the log in PostgreSQL from here too, with a copy of its key file.",
+)
 @takes_data
 @prints_results
-def init(partitions: int, data_dir: str | None, as_json: bool) -> None:
+def init(partitions: int, key_file: Path | None, data_dir: str | None, as_json: bool) -> None:
     """Create a data directory: code keys, an empty log, and the first admin token.
+
+    The log is a file in the directory, or the PostgreSQL database that log.url (TILLGATE_LOG__URL) names; that one can
+    be served from many machines, each with a directory of its own.
 
     \b
     tillgate init --data /var/lib/tillgate
+    TILLGATE_LOG__URL=postgresql://tillgate@db/tillgate tillgate init --join codes.toml
     """
-    from gateway.deployment import AlreadyInitialised, initialise
+    from eventstore.log import LogDamaged, LogFailed, LogLost, LogUnreadable
+    from gateway.deployment import AlreadyInitialised
     from gateway.keyfile import KeyFault
 
-    directory = Path(loaded(data_dir).config.data_dir)
+    config = loaded(data_dir).config
+    directory = Path(config.data_dir)
     try:
-        made = asyncio.run(initialise(directory, partitions, time.time_ns() // 1_000_000))
-    except (AlreadyInitialised, KeyFault) as error:
+        made = asyncio.run(_made(config, partitions, key_file))
+    except (AlreadyInitialised, KeyFault, LogDamaged, LogFailed, LogLost, LogUnreadable) as error:
         raise Fault(str(error)) from None
+    except FileNotFoundError as error:
+        if error.filename is None:
+            raise Fault(f"{error}: leave out --join to make one") from None
+        raise Fault(f"{error.filename}: {error.strerror}") from None
     except OSError as error:
         raise Fault(f"{error.filename or directory}: {error.strerror}") from None
     result = {
@@ -52,6 +73,23 @@ def init(partitions: int, data_dir: str | None, as_json: bool) -> None:
     print_one(result, as_json)
     say("Keep a copy of the key file elsewhere: without it no voucher can be redeemed.")
     next_step(f"tillgate key backup FILE --data {directory}; tillgate serve --data {directory}")
+
+
+async def _made(config: "Config", partitions: int, key_file: Path | None) -> "Deployment":
+    from gateway.deployment import initialise
+    from gateway.keyfile import read_secret
+    from gateway.storage import is_shared
+
+    now_ms = time.time_ns() // 1_000_000
+    if not is_shared(config):
+        if key_file is not None:
+            raise Fault("--join is for a log in PostgreSQL: set log.url (TILLGATE_LOG__URL)", EXIT_USAGE)
+        return await initialise(Path(config.data_dir), partitions, now_ms)
+    from gateway.deployment_shared import initialise_shared, join_shared
+
+    if key_file is not None:
+        return await join_shared(config, read_secret(key_file))
+    return await initialise_shared(config, partitions, now_ms)
 
 
 # --- tokens ---------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_args
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -20,6 +20,8 @@ FILE_VARIABLE = "TILLGATE_CONFIG"
 NOT_SETTINGS = frozenset(
     {FILE_VARIABLE, "TILLGATE_URL", "TILLGATE_TOKEN_FILE"}
 )  # for the command line, not for a gateway
+SQLITE = "sqlite"  # log.url: one file in the data directory
+POSTGRES_SCHEMES = ("postgresql", "postgres")
 VALKEY_SCHEMES = ("redis", "rediss", "unix")
 PRIVATE_HOSTS = ("127.0.0.1", "::1", "localhost")
 
@@ -61,6 +63,20 @@ class ValkeyConfig(msgspec.Struct, frozen=True):
     password_file: _Path = ""  # never in the URL: URLs end up in logs and process lists
 
 
+class LogConfig(msgspec.Struct, frozen=True):
+    """Where the event log is: one file that one gateway holds, or a PostgreSQL database that several share."""
+
+    url: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            description="sqlite, or a URL: postgresql://user@host:5432/database",
+            examples=["postgresql://tillgate@db.example/tillgate"],
+        ),
+    ] = SQLITE
+    password_file: _Path = ""  # as for Valkey
+
+
 class Config(msgspec.Struct, frozen=True):
     """Everything `tillgate serve` wants to know."""
 
@@ -70,6 +86,10 @@ class Config(msgspec.Struct, frozen=True):
     server: ServerConfig = ServerConfig()
     metrics: MetricsConfig = MetricsConfig()
     valkey: ValkeyConfig = ValkeyConfig()
+    log: LogConfig = LogConfig()
+    workers: Annotated[
+        int, Meta(ge=1, le=64, description="how many worker processes share the port, 1 to 64", examples=[4])
+    ] = 1
     drain_seconds: Annotated[
         float,
         Meta(ge=0, le=300, description="seconds between 0 and 300", examples=[5.0]),
@@ -174,7 +194,7 @@ def decode(content: Mapping[str, Any], file_name: str, environ: Mapping[str, str
     if faults:
         raise BadConfig(faults)
     config = msgspec.convert(_nested(values), Config)
-    faults = [*_tls_faults(config, origins), *_valkey_faults(config, origins)]
+    faults = [*_tls_faults(config, origins), *_valkey_faults(config, origins), *_log_faults(config, origins)]
     if faults:
         raise BadConfig(faults)
     return Loaded(config, origins)
@@ -265,6 +285,33 @@ def _valkey_faults(config: Config, origins: Mapping[str, str]) -> list[str]:
         return [f"{where}: it is none of redis://host:port/0, rediss://host:port/0, unix:///path. Mend the URL"]
     if parts.password is not None:
         return [f"{where}: it has a password in it. Put the password in a file and name that in valkey.password_file"]
+    return []
+
+
+def _log_faults(config: Config, origins: Mapping[str, str]) -> list[str]:
+    url, where = config.log.url, f"log.url (from {origins['log.url']})"
+    workers = f"workers (from {origins['workers']}): {config.workers} processes cannot"
+    if url == SQLITE:
+        faults = []
+        if config.log.password_file:
+            faults.append(
+                f"log.password_file (from {origins['log.password_file']}): the log is a file. Set log.url too"
+            )
+        if config.workers > 1:
+            faults.append(
+                f"{workers} share the log in SQLite (log.url). Set log.url = 'postgresql://...', or workers = 1"
+            )
+        return faults
+    try:
+        parts = urlsplit(url)
+        if parts.scheme not in POSTGRES_SCHEMES or not parts.path.strip("/"):
+            return [f"{where}: it is neither sqlite nor postgresql://user@host:5432/database. Mend the URL"]
+    except ValueError:
+        return [f"{where}: it is no URL. Write for example postgresql://tillgate@db.example/tillgate"]
+    if parts.password is not None or "password" in parse_qs(parts.query):
+        return [f"{where}: it has a password in it. Put the password in a file and name that in log.password_file"]
+    if config.workers > 1 and not config.valkey.url:
+        return [f"{workers} share a private Valkey. Set valkey.url to one that runs by itself, or workers = 1"]
     return []
 
 

@@ -7,10 +7,11 @@ answers UNRESOLVED. That is why a pause or a revocation binds everywhere within 
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from eventstore.events import Control as ControlBatch
 from eventstore.events import ControlEvent, TerminalLocked, decode_control, encode_control, payload_head
-from eventstore.log import CONTROL, AppendRefused, Batch, EventLog
+from eventstore.log import CONTROL, AppendRefused, Batch, EventLog, LogLost
 from gateway.control_rules import check
 from gateway.directory import Directory, Rejected
 from gateway.guesses import LOCK_MS
@@ -68,7 +69,7 @@ class Control:
     async def record(self, actor: str, make: Make) -> tuple[ControlEvent, ...] | Rejected:
         """Write events if the directory allows them; returns them once they are durable and folded here.
 
-        Raises ControlBusy, LogFailed.
+        Raises ControlBusy, LogFailed, and LogLost, after which nobody knows whether they were written: look again.
         """
         async with self._lock:
             for _ in range(ATTEMPTS_MAX):
@@ -100,10 +101,14 @@ class Control:
 
     async def lock_terminal(self, terminal: int) -> None:
         """Too many wrong codes: no more scans from this terminal for a while (an operator can lift it)."""
-        await self.record("gateway", lambda _, now_ms: [TerminalLocked(terminal=terminal, until_ms=now_ms + LOCK_MS)])
+        with suppress(ControlBusy, LogLost):  # then it may guess a few times more
+            await self.record(
+                "gateway", lambda _, now_ms: [TerminalLocked(terminal=terminal, until_ms=now_ms + LOCK_MS)]
+            )
 
     async def run(self) -> None:
         """Keep the fold fresh until cancelled."""
         while True:
             await asyncio.sleep(CONFIRM_EVERY_S)
-            await self.confirm()
+            with suppress(LogLost):  # after FRESH_S of it this gateway answers nothing
+                await self.confirm()

@@ -10,23 +10,25 @@ from typing import Any, Protocol
 import msgspec
 from redis.asyncio import Connection
 
-from eventstore.events import IdReused, decode_control
+from eventstore.events import IdReused, decode_control, payload_head
 from eventstore.follower import Follower
-from eventstore.log import CONTROL, EMPTY_HEAD, TIP_BYTES, Batch, EventLog, LogDamaged
+from eventstore.log import CONTROL, EMPTY_HEAD, TIP_BYTES, Batch, DeploymentLog, EventLog, LogDamaged, LogLost
 from eventstore.projections import CampaignCounters, RedemptionIndex
 from eventstore.sqlite_log import SqliteLog
 from gateway.claims import ValkeyArbiter
 from gateway.codes import CodeKeys, KeyRing
-from gateway.control import READ_BATCHES, Control
+from gateway.control import READ_BATCHES, Control, ControlBusy
 from gateway.desk import Desk
 from gateway.directory import Directory, Rejected
 from gateway.lane import Lane
-from gateway.ledger import Ledger, add_ids_ahead, recent_ids
+from gateway.ledger import Ledger, add_ids_ahead, recent_ids, use_ids
 from gateway.recovery import PartitionHalted, Recovered
 from gateway.redeem import Redeemer
 from gateway.reversals import Reversals
 
 LOG_FILE, INDEX_FILE = "log.db", "index.db"
+LATER_S = 1.0  # after a shared log was lost, or other gateways were quicker ten times
+OTHERS_MS = 600_000  # what other gateways logged before this is old enough for a look-up, not worth unpacking
 BEAT_S = 0.25
 STALL_S_MAX = 5.0  # after a stop this long whatever waits unread is stale: the till has asked again elsewhere
 
@@ -60,7 +62,7 @@ def mint_tip() -> bytes:
 class Core:
     """Everything that decides and remembers. `fatal` gets the exception after which the process must end."""
 
-    def __init__(self, log: SqliteLog, index: RedemptionIndex, parts: "_Parts") -> None:
+    def __init__(self, log: DeploymentLog, index: RedemptionIndex, parts: "_Parts") -> None:
         self.log, self.index = log, index
         self.control, self.lanes, self.arbiter = parts.control, parts.lanes, parts.arbiter
         self.redeemer, self.desk, self.ledger = parts.redeemer, parts.desk, parts.ledger
@@ -108,22 +110,34 @@ class Core:
             return news if directory.control_seq == self._reported.seq else ()  # or look again at what is said there
 
         async with self._reporting:
-            await self._reported.catch_up()
-            while news := self._reported.news(reused):
-                outcome = await self.control.record("gateway", make)
-                assert not isinstance(outcome, Rejected), f"{outcome.field}: {outcome.why}"
-                await self._reported.catch_up()
+            while True:
+                try:
+                    await self._reported.catch_up()
+                    while news := self._reported.news(reused):
+                        outcome = await self.control.record("gateway", make)
+                        assert not isinstance(outcome, Rejected), f"{outcome.field}: {outcome.why}"
+                        await self._reported.catch_up()
+                    return
+                except (LogLost, ControlBusy):
+                    await asyncio.sleep(LATER_S)
 
     async def _report_missed(self) -> None:
         """Write what a crash kept from the control partition: the index had committed it, and tells it only once."""
         try:
             for lane in self.lanes:  # before that, the index may be one that the follower will begin again
-                await self.follower.wait_until(lane.partition, (await self.log.head(lane.partition)).seq)
+                await self.follower.wait_until(lane.partition, await self._head_seq(lane.partition))
         except LogDamaged as damage:
             self.halt(damage)
             return
         if reused := await self.index.reused():
             await self._report(reused)
+
+    async def _head_seq(self, partition: int) -> int:
+        while True:
+            try:
+                return (await self.log.head(partition)).seq
+            except LogLost:
+                await asyncio.sleep(LATER_S)
 
     def halt(self, damage: LogDamaged) -> None:
         """Halt the damaged partition; the others go on. Raises it if it is the control partition's: all need that."""
@@ -213,9 +227,13 @@ async def open_core(
     connect: Callable[[], Connection],
     observer: Observer,
     now_ms: Callable[[], int] = wall_ms,
+    shared: DeploymentLog | None = None,
 ) -> Core:
-    """Open the log, fold control, start every lane's recovery. Raises LogLocked, LogDamaged, FileNotFoundError."""
-    log = SqliteLog.open(data_dir / LOG_FILE, observer.commit)
+    """Open the log, fold control, start every lane's recovery. Raises LogLocked, LogDamaged, FileNotFoundError.
+
+    The log is the one in `data_dir`, or `shared`; then nobody else uses `data_dir`, and `close` closes it too.
+    """
+    log = shared or SqliteLog.open(data_dir / LOG_FILE, observer.commit)
     control = Control(log, now_ms=now_ms, mint_tip=mint_tip)
     await control.confirm()
     lanes: list[Lane] = []
@@ -233,7 +251,13 @@ async def open_core(
         observer.violated("chain_broken")
         core.halt(damage)
 
-    follower = Follower(log, index, index.checkpoint, on_damage)
+    recent, complete_since_ms = await recent_ids(log, now_ms())
+
+    def on_read(batch: Batch) -> None:
+        if payload_head(batch.payload)[2] > now_ms() - OTHERS_MS:
+            use_ids(recent, batch, now_ms())
+
+    follower = Follower(log, index, index.checkpoint, on_damage, on_read if shared else None)
     counters = CampaignCounters()
     counting = Follower(log, counters, dict.fromkeys(range(log.partitions), EMPTY_HEAD), lambda damage: None)
     fatal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -265,7 +289,6 @@ async def open_core(
     )
     ledger = Ledger(log, follower, index)
     core: Core
-    recent, complete_since_ms = await recent_ids(log, now_ms())
     redeemer = Redeemer(
         ring=KeyRing(code_keys),
         control=control,

@@ -44,7 +44,7 @@ class Deployment(msgspec.Struct, frozen=True):
 
 async def initialise(directory: Path, partitions: int, now_ms: int) -> Deployment:
     """Make a deployment in a directory that is new or empty. Raises AlreadyInitialised, KeyFault, OSError."""
-    turn = _open_new(directory)
+    turn = open_new(directory)
     try:
         fcntl.flock(turn, fcntl.LOCK_EX)
         _refuse_foreign(directory)
@@ -66,7 +66,7 @@ async def restore(
     LogDamaged, OSError.
     """
     code_keys = parse(keys, "the backup of the keys")
-    turn = _open_new(directory)
+    turn = open_new(directory)
     try:
         fcntl.flock(turn, fcntl.LOCK_EX)
         _refuse_foreign(directory)
@@ -88,7 +88,7 @@ async def _copy_and_admit(
     log = SqliteLog.open(directory / UNFINISHED)
     try:
         copied = await copy_log(backup, log, on_run)
-        token_hash = _hash_of(_new_token(directory), keys)
+        token_hash = _hash_of(new_token(directory), keys)
         token_id = f"{ADMIN}-{secrets.token_hex(4)}"
         event = TokenCreated(
             token_id=token_id, token_hash=token_hash, role="admin", scope="", label="made by tillgate restore"
@@ -102,7 +102,8 @@ async def _copy_and_admit(
     return copied
 
 
-def _open_new(directory: Path) -> int:
+def open_new(directory: Path) -> int:
+    """The directory, made if need be, to be locked while a deployment is made in it."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     return os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
 
@@ -121,7 +122,7 @@ def _begin(directory: Path, partitions: int, deployment_id: str, now_ms: int) ->
     SqliteLog.create(directory / UNFINISHED, partitions, deployment_id, now_ms)
     key_file = KeyFile(directory)
     keys = key_file.load() if key_file.path.exists() else key_file.create()
-    return keys, _new_token(directory)
+    return keys, new_token(directory)
 
 
 def _clear_unfinished(directory: Path) -> None:
@@ -131,7 +132,7 @@ def _clear_unfinished(directory: Path) -> None:
         leftover.unlink()
 
 
-def _new_token(directory: Path) -> str:
+def new_token(directory: Path) -> str:
     """A bearer token, durable in the admin's file."""
     token = token_of(BEARER_PREFIX, secrets.token_bytes(TOKEN_BYTES))
     (directory / TOKEN_FILE).unlink(missing_ok=True)
@@ -156,6 +157,15 @@ def _finish(directory: Path) -> None:
 async def _write_first_events(
     path: Path, keys: CodeKeys, token: str, deployment_id: str, partitions: int, now_ms: int
 ) -> None:
+    log = SqliteLog.open(path)
+    try:
+        await log.append([first_batch(keys, token, deployment_id, partitions, now_ms)])
+    finally:
+        await log.close()
+
+
+def first_batch(keys: CodeKeys, token: str, deployment_id: str, partitions: int, now_ms: int) -> Batch:
+    """What every log begins with: whose it is, its first key, its first token."""
     token_hash = _hash_of(token, keys)
     events = (
         DeploymentInitialised(deployment_id=deployment_id, partitions=partitions),
@@ -164,8 +174,4 @@ async def _write_first_events(
     )
     assert check(Directory(), events, now_ms=now_ms) is None
     payload = encode_control(Control("init", events), at_ms=now_ms)
-    log = SqliteLog.open(path)
-    try:
-        await log.append([Batch(CONTROL, 1, ZERO_TIP, secrets.token_bytes(TIP_BYTES), payload, b"")])
-    finally:
-        await log.close()
+    return Batch(CONTROL, 1, ZERO_TIP, secrets.token_bytes(TIP_BYTES), payload, b"")

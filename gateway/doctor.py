@@ -16,11 +16,11 @@ from pathlib import Path
 import msgspec
 
 from eventstore.events import decode_control, payload_head
-from eventstore.log import CONTROL, Batch, LogDamaged, LogFailed, LogReader, LogUnreadable
-from eventstore.sqlite_file import open_reader
-from gateway.config import Loaded
+from eventstore.log import CONTROL, Batch, LogDamaged, LogFailed, LogLost, LogReader, LogUnfit, LogUnreadable
+from gateway.config import Config, Loaded
 from gateway.directory import Directory
 from gateway.keyfile import KEY_FILE, KeyFault, KeyFile, read_secret
+from gateway.storage import open_log_reader
 
 SYNCS = 60  # a fifth of a second on a disk of 3 ms; enough for a p50, and a p99 that is the worst but one
 SYNC_BYTES = 4096  # a small batch
@@ -140,18 +140,22 @@ class Looked(msgspec.Struct, frozen=True):
     newest_ms: int = 0
 
 
-async def log_tail(path: Path) -> Looked:
+async def log_tail(config: Config) -> Looked:
     """The log opens, its control partition folds, and the newest batches of the others are intact."""
     fix = "tillgate log verify; restore the log from its backup"
     try:
-        reader = open_reader(path)
-    except FileNotFoundError:
-        return Looked([Finding("log", "fail", f"there is no {path}", "tillgate init, or restore the backup")])
+        reader = await open_log_reader(config)
+    except FileNotFoundError as error:
+        return Looked([Finding("log", "fail", str(error), "tillgate init, or restore the backup")])
     except LogUnreadable as error:
-        return Looked([Finding("log", "fail", f"{path}: {error}", fix)])
+        return Looked([Finding("log", "fail", str(error), fix)])
+    except (LogUnfit, KeyFault) as error:
+        return Looked([Finding("log", "fail", str(error), "mend the setting")])
+    except LogLost as error:
+        return Looked([Finding("log", "fail", str(error), "start the server, or mend log.url")])
     try:
         return await _read_tail(reader)
-    except (LogDamaged, LogFailed) as error:
+    except (LogDamaged, LogFailed, LogLost) as error:
         return Looked([Finding("log", "fail", str(error), fix)])
     finally:
         await reader.close()

@@ -9,7 +9,7 @@ import msgspec
 from aiohttp import web
 
 from eventstore.follower import FollowerEnded
-from eventstore.log import LogDamaged, LogFailed
+from eventstore.log import LogDamaged, LogFailed, LogLost
 from gateway.auth import Asker, Auth, Stranger
 from gateway.control import Control, ControlBusy
 from gateway.directory import Rejected
@@ -78,7 +78,7 @@ def problems(handler: Handler) -> Handler:
             return await handler(request)
         except Problem as problem:
             return problem_response(problem.code, problem.detail, problem.field)
-        except (ArbiterLost, ArbiterRefused, ControlBusy, LogFailed, LogDamaged, FollowerEnded):
+        except (ArbiterLost, ArbiterRefused, ControlBusy, LogFailed, LogDamaged, LogLost, FollowerEnded):
             unsure = unknown_yet("the gateway could not find out")
             return problem_response(unsure.code, unsure.detail)
         except web.HTTPException as error:  # aiohttp's own, e.g. of a WebSocket handshake

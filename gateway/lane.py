@@ -16,11 +16,11 @@ from collections.abc import Callable, Collection
 from typing import Protocol
 
 from eventstore.events import Extra, encode_records
-from eventstore.log import AppendRefused, Batch, EventLog, LogDamaged, LogFailed
+from eventstore.log import AppendRefused, Batch, EventLog, LogDamaged, LogFailed, LogLost
 from gateway.claims import KEY_FIRST, Arbiter, ArbiterUnfit, Behind, Claimed, Keyed
 from gateway.messages import Verdict
 from gateway.pipe import ArbiterLost, ArbiterRefused
-from gateway.recovery import PartitionHalted, Recovered, recover
+from gateway.recovery import PartitionHalted, Recovered, Unsettled, recover
 
 RECORDS_PER_BATCH_MAX = 1024  # 5 ms of Valkey at 5 us a record: the longest one partition may hold up the others
 RECORDS_WAITING_MAX = 16_384  # a quarter of a second at full speed; more would be answered after the till gave up
@@ -208,7 +208,7 @@ class Lane:
         try:
             batch, claimed = await self._claim(forming)
             await self._append(batch)
-        except (ArbiterLost, ArbiterRefused, AppendRefused, _ClaimBehind) as error:
+        except (ArbiterLost, ArbiterRefused, AppendRefused, LogLost, _ClaimBehind) as error:
             _give_up(forming)
             self.recover(f"{type(error).__name__}: {error}")
         except LogDamaged as error:
@@ -299,7 +299,7 @@ class Lane:
                     now_ms=self._now_ms,
                     purged=self._purged(),
                 )
-            except (ArbiterLost, ArbiterRefused, ArbiterUnfit) as error:
+            except (ArbiterLost, ArbiterRefused, ArbiterUnfit, LogLost, Unsettled) as error:
                 if self.state is LaneState.RECOVERING:  # nobody halted it meanwhile
                     self.why = str(error)
                 await asyncio.sleep(RECOVERY_WAIT_S[min(attempt, len(RECOVERY_WAIT_S) - 1)])

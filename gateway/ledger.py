@@ -4,7 +4,7 @@ import msgspec
 
 from eventstore.events import APPLIED, IMPORT, REVERSE, Extra, Record, extras_of, iter_records, payload_head, record_at
 from eventstore.follower import Follower
-from eventstore.log import Batch, EventLog, LogDamaged
+from eventstore.log import Batch, EventLog, LogDamaged, LogLost
 from eventstore.projections import RedemptionIndex
 from eventstore.vouchers import REVERSED, Entry
 from gateway.ids import RecentIds
@@ -94,10 +94,15 @@ async def recent_ids(log: EventLog, now_ms: int) -> tuple[RecentIds, int]:
         if first_seq > 1:
             floor_ms = max(floor_ms, payload_head(batches[0].payload)[2])
         for batch in batches:
-            for record in iter_records(batch.payload):
-                if record.op != IMPORT and record.campaign:
-                    recent.put(record.redemption_id, record.claim_id, now_ms)
+            use_ids(recent, batch, now_ms)
     return recent, floor_ms
+
+
+def use_ids(recent: RecentIds, batch: Batch, now_ms: int) -> None:
+    """Remember what the ids of a batch stand for."""
+    for record in iter_records(batch.payload):
+        if record.op != IMPORT and record.campaign:
+            recent.put(record.redemption_id, record.claim_id, now_ms)
 
 
 async def add_ids_ahead(recent: RecentIds, ledger: Ledger, index: RedemptionIndex, floor_ms: int, now_ms: int) -> None:
@@ -109,7 +114,7 @@ async def add_ids_ahead(recent: RecentIds, ledger: Ledger, index: RedemptionInde
                 claim_id = await ledger.claim_id_of(redemption_id)
                 if claim_id is not None:
                     recent.put(redemption_id, claim_id, now_ms)
-    except LogDamaged:  # the damaged partition halts when it is asked; until the log is mended, every id is looked up
+    except (LogDamaged, LogLost):  # the damaged partition halts when it is asked; until then, every id is looked up
         return
     newest_ms = int.from_bytes(ahead[-1][:6], "big") if len(ahead) == AHEAD_IDS_MAX else floor_ms
     recent.trust_from(max(floor_ms, newest_ms))

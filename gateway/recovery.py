@@ -30,7 +30,7 @@ from eventstore.log import AppendRefused, Batch, EventLog, Head, LogDamaged
 from eventstore.vouchers import FoldedState, apply_batch, empty_state
 from gateway.claims import Arbiter
 
-ROUNDS_MAX = 20  # each round makes progress unless another gateway interferes; twenty in a row is a fault
+ROUNDS_MAX = 20  # each round makes progress unless another gateway interferes; after twenty it is left alone a while
 READ_BATCHES = 500  # log rows read at a time: at most about 40 MB of full batches
 LOAD_WATCH_S = 0.25  # a rebuild makes a call every few milliseconds; one that makes none for so long is gone
 FOLD_BATCHES = 4  # folded in one go: full ones take 10 ms, and whatever else this process answers waits for them
@@ -51,6 +51,10 @@ class PartitionHalted(Exception):
     def __init__(self, partition: int, why: str) -> None:
         super().__init__(f"partition {partition} halted: {why}")
         self.partition, self.why = partition, why
+
+
+class Unsettled(Exception):
+    """Valkey and the log did not come to agree, because others moved them meanwhile: try again later."""
 
 
 class Recovered(msgspec.Struct, frozen=True):
@@ -88,7 +92,10 @@ async def recover(
     now_ms: Callable[[], int],
     purged: Collection[int],
 ) -> Recovered:
-    """Bring Valkey and the log together. Raises PartitionHalted, LogFailed, ArbiterLost/Refused/Unfit."""
+    """Bring Valkey and the log together.
+
+    Raises PartitionHalted, LogFailed; and, to be tried again, Unsettled, LogLost, ArbiterLost/Refused/Unfit.
+    """
     await arbiter.check(partition)
     done: list[Branch] = []
     rounds = 0
@@ -117,7 +124,7 @@ async def recover(
             continue  # another gateway was quicker: look again
         except LogDamaged as error:
             raise PartitionHalted(partition, f"{error}: restore the log from its backup") from error
-    raise PartitionHalted(partition, f"no agreement after {ROUNDS_MAX} rounds: is another gateway recovering it too?")
+    raise Unsettled(f"no agreement after {ROUNDS_MAX} rounds: is another gateway recovering it too? Trying again")
 
 
 async def _is_being_loaded(arbiter: Arbiter, partition: int) -> bool:

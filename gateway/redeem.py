@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Protocol
 
 from eventstore.events import NO_ID, RECORD, REDEEM, Extra
-from eventstore.log import LogDamaged
+from eventstore.log import LogDamaged, LogLost
 from eventstore.vouchers import voucher_key
 from gateway.campaign import SIGNED, Spans, decide
 from gateway.claims import Arbiter
@@ -295,7 +295,7 @@ class Redeemer:
     async def _admit_slowly(self, asked: Asked, terminal: Terminal, scans: Sequence[Redeem], slow: list[int]) -> None:
         spots: Sequence[Spot | Nowhere | None] = [None] * len(slow)
         try:
-            with contextlib.suppress(ArbiterLost, ArbiterRefused, TimeoutError):
+            with contextlib.suppress(ArbiterLost, ArbiterRefused, LogLost, TimeoutError):
                 async with asyncio.timeout(LOOK_UP_S_MAX):
                     await self._control.confirm()
                     spots = await self._registry.find([self.ring.parse(scans[index].code) for index in slow])
@@ -315,7 +315,7 @@ class Redeemer:
         try:
             async with asyncio.timeout(LOOK_UP_S_MAX):
                 first = await self._used.claim_id_of(redemption_id)
-        except TimeoutError:
+        except (LogLost, TimeoutError):
             return False
         except LogDamaged as damage:
             self._lanes[damage.partition].halt(str(damage))

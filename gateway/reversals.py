@@ -10,7 +10,7 @@ campaign that is not for this store is not acknowledged.
 from collections.abc import Callable, Sequence
 
 from eventstore.events import NO_ID, RECORD, REDEEM, REVERSE, Extra
-from eventstore.log import LogDamaged
+from eventstore.log import LogDamaged, LogLost
 from eventstore.vouchers import voucher_key
 from gateway.campaign import SIGNED, Made, decide_reversal, is_eligible
 from gateway.codes import Refused
@@ -66,6 +66,9 @@ class Reversals:
             used = used or await self._ledger.claim_id_of(reversal.reversal_id)
         except LogDamaged as damage:
             self._lanes[damage.partition].halt(str(damage))
+            asked.give_up(index, 1)
+            return
+        except LogLost:
             asked.give_up(index, 1)
             return
         if found is None and self._redeemer.recent.get(reversal.redemption_id) is not None and not reversal.original:

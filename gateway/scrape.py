@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from eventstore.follower import Follower
+from eventstore.log import LogLost
 from eventstore.projections import CampaignTally
 from gateway.campaign import Campaign
 from gateway.core import LOG_FILE, Core, wall_ms
@@ -132,7 +133,12 @@ class Scrapes:
     async def _compare_with_issued(self) -> None:
         """No campaign may have more vouchers redeemed and voided than it issued, as two parts of the log tell it."""
         tallies = self._core.counters.tallies()
-        await self._core.control.confirm()  # asked after the redemptions were counted: their issue comes before them
+        try:
+            await (
+                self._core.control.confirm()
+            )  # asked after the redemptions were counted: their issue comes before them
+        except LogLost:
+            return
         campaigns = self._core.control.directory.campaigns
         for number in tallies.keys() & campaigns.keys() - self._over_redeemed:
             tally = tallies[number]

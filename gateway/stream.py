@@ -14,6 +14,7 @@ from typing import Any
 
 from aiohttp import WSCloseCode, web
 
+from eventstore.log import LogLost
 from gateway.auth import NONCE_BYTES, Auth, Stranger
 from gateway.core import Core
 from gateway.directory import Terminal
@@ -133,6 +134,8 @@ class Stream:
                 return await self._proven(hello.terminal, nonce, proof.signature)
         except TimeoutError:
             return Notice("greeting_timeout", f"hello and proof did not come within {GREETING_S:g} s")
+        except LogLost:
+            return Notice("not_now", "the event log cannot be reached: connect again in a moment")
         except UNDECODABLE as error:
             return Notice("malformed", f"this is no message: {fault_text(error)}")
 
@@ -154,7 +157,7 @@ class Stream:
     ) -> None:
         try:
             await self.core.reversals.reverse(asker, terminal, reversals, done)
-        except (ArbiterLost, ArbiterRefused):
+        except (ArbiterLost, ArbiterRefused, LogLost):
             Asked(len(reversals), done).give_up(0, len(reversals))
 
     # --- who may stay ---

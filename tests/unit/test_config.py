@@ -43,8 +43,9 @@ def test_flags_win_over_the_environment_which_wins_over_the_file() -> None:
 
 @pytest.mark.parametrize("key", SETTINGS)
 def test_every_setting_has_a_variable_and_a_flag_of_its_own(key: str) -> None:
-    example = {"tls_cert": "a", "url": "unix:///s"}.get(key.rpartition(".")[2], "7")
-    also = {"server.tls_cert": "x", "server.tls_key": "x", "valkey.url": "unix:///s"}
+    shared = "postgresql://till@/log"
+    example = {"server.tls_cert": "a", "valkey.url": "unix:///s", "log.url": shared}.get(key, "7")
+    also = {"server.tls_cert": "x", "server.tls_key": "x", "valkey.url": "unix:///s", "log.url": shared}
     also.pop(key, None)
     loaded = decode({}, "", {variable_of(key): example}, also)
     assert loaded.origins[key] == variable_of(key)
@@ -56,7 +57,7 @@ def test_every_setting_has_a_variable_and_a_flag_of_its_own(key: str) -> None:
     (
         ({"server": {"prot": 1}}, {}, {}, ("server.prot", "till.toml", "mean server.port?")),
         ({"port": 1}, {}, {}, ("port (from till.toml)", "mean server.port?")),
-        ({"colour": 1}, {}, {}, ("colour", "Remove it", "valkey.url")),
+        ({"pinkness": 1}, {}, {}, ("pinkness", "Remove it", "valkey.url")),
         ({"server": 3}, {}, {}, ("server (from till.toml)", "no such setting")),
         ({}, {"TILLGATE_SERVER__PROT": "1"}, {}, ("TILLGATE_SERVER__PROT: there is no", "mean TILLGATE_SERVER__PORT?")),
         ({}, {}, {"server.pot": "1"}, ("--server-pot", "mean --server-port?")),
@@ -70,6 +71,14 @@ def test_every_setting_has_a_variable_and_a_flag_of_its_own(key: str) -> None:
         ({"valkey": {"url": "redis://u:hunter2@x"}}, {}, {}, ("valkey.url", "valkey.password_file")),
         ({"valkey": {"url": "redis://["}}, {}, {}, ("valkey.url", "no URL")),
         ({"valkey": {"password_file": "p"}}, {}, {}, ("valkey.password_file", "valkey.url")),
+        ({"log": {"url": "mysql://x/y"}}, {}, {}, ("log.url", "till.toml", "postgresql://")),
+        ({"log": {"url": "postgresql://x"}}, {}, {}, ("log.url", "/database")),
+        ({"log": {"url": "postgresql://["}}, {}, {}, ("log.url", "no URL")),
+        ({"log": {"url": "postgresql://u:hunter2@x/y"}}, {}, {}, ("log.url", "log.password_file")),
+        ({"log": {"url": "postgresql://u@x/y?password=hunter2"}}, {}, {}, ("log.url", "log.password_file")),
+        ({"log": {"password_file": "p"}}, {}, {}, ("log.password_file", "log.url")),
+        ({"workers": 3}, {}, {}, ("workers", "till.toml", "3 processes", "log.url = 'postgresql://...'")),
+        ({"log": {"url": "postgresql://x/y"}}, {"TILLGATE_WORKERS": "2"}, {}, ("TILLGATE_WORKERS", "valkey.url")),
     ),
 )
 def test_what_is_wrong_is_named_with_its_origin_and_the_fix(
@@ -90,7 +99,9 @@ _values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=6,
 )
-_names = st.sampled_from(["server", "data", "valkey", "metrics", "drain_seconds", "port"]) | st.text(max_size=6)
+_names = st.sampled_from(["server", "data", "valkey", "metrics", "drain_seconds", "port", "log", "workers"]) | st.text(
+    max_size=6
+)
 
 
 @given(st.dictionaries(_names, _values), st.dictionaries(st.text(max_size=12).map("TILLGATE_".__add__), st.text()))

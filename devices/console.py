@@ -43,11 +43,17 @@ class ShowOpen(msgspec.Struct, frozen=True):
     """`waiting`: what is still waiting."""
 
 
-def parse_command(line: str) -> Undo | TypedCode | ShowOpen | None:
+class ShowPairing(msgspec.Struct, frozen=True):
+    """`pair`: digits with which a phone or tablet may open the cashier's page."""
+
+
+def parse_command(line: str) -> Undo | TypedCode | ShowOpen | ShowPairing | None:
     """None: not a command; say which there are."""
     words = line.split()
     if words == ["waiting"]:
         return ShowOpen()
+    if words == ["pair"]:
+        return ShowPairing()
     if len(words) == 2 and words[0] in ("reverse", "give-up"):
         tail = words[1].lower().removeprefix("#").replace("-", "")
         if tail == "last":

@@ -19,10 +19,14 @@ from devices.health_desk import HealthDesk
 from devices.journal import Journal, JournalBroken, JournalFull, JournalInUse
 from devices.keys import KeyFault, device_key, read_secret
 from devices.outbox import Outbox
+from devices.page import Page
+from devices.page_scanner import PageScanner
+from devices.page_screen import PageScreen
+from devices.page_view import PAGE_NAME
 from devices.records import JournalDamaged
 from devices.scanner import Settle
 from devices.scanners import scanner_for
-from devices.screen import Screen, TextScreen
+from devices.screen import Screen, Screens, TextScreen
 from devices.till import Till
 from devices.uplink import Uplink
 
@@ -43,21 +47,29 @@ async def run_terminal(config: TerminalConfig, *, out: TextIO) -> None:
     key = device_key(read_secret(directory / DEVICE_KEY_NAME))
     journal = Journal.open(directory)
     try:
-        screen = TextScreen(out, config.language or "en")
+        lines = TextScreen(out, config.language or "en")
+        paged = PageScreen(config.terminal, lines.language, lambda: journal.ledger) if config.page else None
+        screen = Screens(lines, paged) if paged else lines
         outbox = Outbox()
         till = Till(journal, outbox, screen, config.language)
         uplink = Uplink(config, key.sign, outbox, till)
         till.wake = uplink.wake
         till.resume()
         with _stop_signals() as stop:
-            await _serve(config, screen, journal, till, uplink, stop)
+            await _serve(config, screen, paged, journal, till, uplink, stop)
         screen.tell(Told(Mood.PLAIN, "stopped"))
     finally:
         await journal.close()
 
 
 async def _serve(
-    config: TerminalConfig, screen: Screen, journal: Journal, till: Till, uplink: Uplink, stop: asyncio.Event
+    config: TerminalConfig,
+    screen: Screen,
+    paged: PageScreen | None,
+    journal: Journal,
+    till: Till,
+    uplink: Uplink,
+    stop: asyncio.Event,
 ) -> None:
     reads: Reads = asyncio.Queue(READS_WAITING_MAX)
 
@@ -77,9 +89,15 @@ async def _serve(
 
     scanners = {one.name: scanner_for(one, on_read, till.on_port) for one in config.scanners}
     till.sound = sound
+    works = [uplink.run(), _take_reads(reads, till), _type(till)]
+    if config.page and paged:
+        cameras = PageScanner(on_read, till.on_port)
+        page = Page(config.page, Path(config.state_directory), paged, cameras, till.execute, screen.tell)
+        scanners[PAGE_NAME], till.pairing = cameras, page.offer_pairing
+        works.append(page.run())
     desk = HealthDesk(config, journal, till, scanners)
     async with desk.open(), asyncio.TaskGroup() as tasks:
-        works = (uplink.run(), _take_reads(reads, till), _type(till), *(one.run() for one in scanners.values()))
+        works += [one.run() for one in scanners.values()]
         running = [tasks.create_task(work) for work in works]
         await stop.wait()
         await reads.join()  # what was read whole is in the journal, and ACKed, before we go

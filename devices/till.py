@@ -19,7 +19,7 @@ from typing import Literal
 
 import msgspec
 
-from devices.console import ShowOpen, TypedCode, Undo, parse_command
+from devices.console import ShowOpen, ShowPairing, TypedCode, Undo, parse_command
 from devices.feedback import Mood, Told, mood_of, tail_of
 from devices.framing import RESENT_MS, Frame, FrameFault, Signal
 from devices.journal import Journal, JournalFull
@@ -48,12 +48,14 @@ class _Sounding(msgspec.Struct):
 class Till:
     """Takes reads, commands and answers.
 
-    `wake` is called whenever the outbox has something new, `sound` to have a scanner sound something.
+    `wake` is called whenever the outbox has something new, `sound` to have a scanner sound something, `pairing` for
+    digits that pair a device with the cashier's page.
     """
 
     def __init__(self, journal: Journal, outbox: Outbox, screen: Screen, language: str) -> None:
         self.wake: Callable[[], None] = lambda: None
         self.sound: Callable[[str, Signal], None] = lambda source, signal: None
+        self.pairing: Callable[[], str] = lambda: ""
         self._journal = journal
         self._outbox = outbox
         self._screen = screen
@@ -111,6 +113,9 @@ class Till:
                 return await self.take_read(TYPED_SOURCE, Frame(code.encode()), ENTRY_TYPED)
             case ShowOpen():
                 return self._show_open()
+            case ShowPairing():
+                digits = self.pairing()
+                return self._tell(Mood.PLAIN, "pair" if digits else "no_pair", words=digits)
             case None:
                 return self._tell(Mood.PLAIN, "commands")
 

@@ -37,6 +37,7 @@ MAY_ALSO_IMPORT_LAZILY = {  # inside a function only
     # One command for everything, while a terminal installs only its own part of it.
     "gateway.cli_terminal": ("devices",),
     "gateway.cli_devices": ("devices",),
+    "gateway.cli_scanner_setup": ("devices",),
 }
 LEAVES = ("gateway", "gateway.messages")  # what a terminal loads of the gateway: these import nothing of ours
 
@@ -80,8 +81,10 @@ PURE = (  # time, ids, keys and bytes come in as arguments
     "devices.camera_*",
     "devices.records",
     "devices.outbox",
+    "devices.feedback",
     "devices.page_view",
     "devices.health",
+    "devices.vendors",
 )
 IMPURE_IMPORTS = {
     *("asyncio", "threading", "multiprocessing", "concurrent", "subprocess", "signal", "selectors"),

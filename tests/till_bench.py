@@ -80,10 +80,12 @@ class TillBench:
         self._close_stdin()
         self.scanner.close()
 
-    def configure(self, *gateways: str, suffix: str = "cr", language: str = "en", framing: str = "raw") -> None:
+    def configure(
+        self, *gateways: str, suffix: str = "cr", language: str = "en", framing: str = "raw", more: str = ""
+    ) -> None:
         urls = ", ".join(f'"{url}"' for url in gateways)
         self.config.write_text(
-            f'gateways = [{urls}]\nterminal = 7\nstate_directory = "state"\nlanguage = "{language}"\n'
+            f'gateways = [{urls}]\nterminal = 7\nstate_directory = "state"\nlanguage = "{language}"\n{more}\n'
             f'[[scanners]]\nname = "lane1"\npath = "{self.scanner.path}"\n'
             f'suffix = "{suffix}"\nframing = "{framing}"\n',
             "utf-8",

@@ -61,11 +61,7 @@ class HidPosScanner(NodeScanner):
         raise AssertionError("both run for ever")
 
     def _fits(self, device: Attached) -> bool:
-        try:
-            HidPosFramer().describe(device.descriptor)
-        except DescriptorFault:
-            return False
-        return True
+        return is_hid_pos(device)
 
     def _claim(self, fd: int) -> None:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -92,6 +88,15 @@ class HidPosScanner(NodeScanner):
             pass  # gone, or deaf: the reader notices the one, and the screen tells the verdict anyhow
         finally:
             os.close(fd)
+
+
+def is_hid_pos(device: Attached) -> bool:
+    """Whether a hidraw node is the interface that a HID POS scanner sends its scans on."""
+    try:
+        HidPosFramer().describe(device.descriptor)
+    except DescriptorFault:
+        return False
+    return True
 
 
 def descriptor_of(fd: int) -> bytes:

@@ -61,6 +61,8 @@ class ScriptedGateway:
         self._terminal = terminal
         self.plan: deque[str] = deque()
         self.verdict_of: dict[str, Verdict] = {}  # by code, where it is not a good voucher
+        self.offers: dict[str, str] = {}  # by code: what an accepted voucher is worth
+        self.place_of_winner = Winner("store-9", "**42", AT_MS)
         self.messages: list[RedeemMany | ReverseMany] = []
         self.greetings = 0
         self.winners: dict[str, bytes] = {}
@@ -175,7 +177,9 @@ class ScriptedGateway:
             for i, scan in enumerate(asked.scans):
                 verdict = self._redeem(scan)
                 if verdict is Verdict.ALREADY_REDEEMED:
-                    details[i] = Detail(Winner("store-9", "**42", AT_MS))
+                    details[i] = Detail(self.place_of_winner)
+                elif scan.code in self.offers:
+                    details[i] = Detail(offer=self.offers[scan.code])
                 codes.append(verdict)
         else:
             codes += bytes(self._reverse(one) for one in asked.reversals)

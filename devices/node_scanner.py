@@ -26,7 +26,7 @@ REOPEN_MS_MAX = 2000  # where no uevents are heard, a person should not have to 
 READ_BYTES = 16_384  # the longest report; 680 key events
 READS_MAX = 64  # what hidraw holds; a device that never pauses must not hold up the loop
 OPEN_ERRORS = (OSError, NotAttached, DescriptorFault)
-RULES = "give the user of this program the group `tillgate` and install ops/udev/70-tillgate-scanners.rules"
+RULES = "install ops/udev/70-tillgate-scanners.rules and give the user of this program the group `tillgate-scanners`"
 ADVICE = {
     errno.EACCES: f"no permission: {RULES}",
     errno.EPERM: f"no permission: {RULES}",

@@ -43,8 +43,8 @@ class Sysfs:
         self, number: int, usb: str, descriptor: bytes, ids: str = "0003:00000C2E:00000B61", serial: str = ""
     ) -> None:
         device = f"{usb}/1-x:1.{number}/0003:0C2E:0B61.{number:04}"
-        about = f"HID_ID=0003:00000C2E:00000B61\nHID_NAME=Maker Scanner 9\nHID_PHYS=usb-0000:00:14.0-9/input0\nHID_UNIQ={serial}"
-        self.write(device, uevent=about, report_descriptor=descriptor)
+        about = "HID_ID=0003:00000C2E:00000B61\nHID_NAME=Maker Scanner 9\nHID_PHYS=usb-0000:00:14.0-9/input0\nHID_UNIQ="
+        self.write(device, uevent=about + serial, report_descriptor=descriptor)
         self.write(f"{device}/hidraw/hidraw{number}", uevent=f"MAJOR=240\nDEVNAME=hidraw{number}")
         self.link(f"{device}/hidraw/hidraw{number}/device", device)
         self.link(f"class/hidraw/hidraw{number}", f"{device}/hidraw/hidraw{number}")

@@ -5,8 +5,6 @@ import hashlib
 from html import escape
 from typing import Any
 
-from gateway.api_operations import OPERATIONS
-
 Json = dict[str, Any]
 
 STYLE = """
@@ -33,20 +31,20 @@ CSP = (
 
 def api_page(document: Json) -> str:
     """HTML of an OpenAPI document of ours."""
-    info = document["info"]
+    about = document["info"]
     groups = "".join(_group(document, tag) for tag in document["tags"])
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
-        f'content="width=device-width,initial-scale=1"><title>{escape(info["title"])} API</title>'
-        f"<style>{STYLE}</style></head><body><h1>{escape(info['title'])} API</h1>"
-        f"<p>Version {escape(info['version'])}. {_text(info['description'])}</p>"
+        f'content="width=device-width,initial-scale=1"><title>{escape(about["title"])} API</title>'
+        f"<style>{STYLE}</style></head><body><h1>{escape(about['title'])} API</h1>"
+        f"<p>Version {escape(about['version'])}. {_text(about['description'])}</p>"
         '<nav><a href="/v1/openapi.json">OpenAPI 3.1</a><a href="/v1/asyncapi.json">AsyncAPI 3.0 (the stream)</a></nav>'
         f"{groups}<h2>Types</h2>{_types(document['components']['schemas'])}</body></html>"
     )
 
 
 def _group(document: Json, tag: Json) -> str:
-    rows = [(op.method, op.path, document["paths"][op.path][op.method.lower()]) for op in OPERATIONS]
+    rows = [(method, path, told) for path, methods in document["paths"].items() for method, told in methods.items()]
     shown = "".join(_operation(method, path, told) for method, path, told in rows if tag["name"] in told["tags"])
     return f"<h2>{escape(tag['name'].capitalize())}</h2><p>{_text(tag['description'])}</p>{shown}"
 
@@ -64,7 +62,7 @@ def _operation(method: str, path: str, told: Json) -> str:
         for code, answer in told["responses"].items()
     )
     return (
-        f'<details id="{told["operationId"]}"><summary><b>{method}</b> <code>{escape(path)}</code> '
+        f'<details id="{told["operationId"]}"><summary><b>{method.upper()}</b> <code>{escape(path)}</code> '
         f"<span>{escape(told['summary'])}</span></summary><p>{_text(told['description'])}</p>"
         + (f"<table>{parameters}</table>" if parameters else "")
         + f"{takes}<table>{answers}</table></details>"

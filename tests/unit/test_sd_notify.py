@@ -8,40 +8,40 @@ from pathlib import Path
 
 import pytest
 
-from gateway.service_manager import notify, told_of, watchdog_s
+from gateway.sd_notify import notify, told_of, watchdog_s
 
 
 @pytest.fixture
-def manager(tmp_path: Path) -> Iterator[socket.socket]:
+def listener(tmp_path: Path) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line:
         line.bind(os.fspath(tmp_path / "notify"))
         line.settimeout(5)
         yield line
 
 
-def environ_of(manager: socket.socket, **more: str) -> dict[str, str]:
-    return {"NOTIFY_SOCKET": manager.getsockname(), **more}
+def environ_of(listener: socket.socket, **more: str) -> dict[str, str]:
+    return {"NOTIFY_SOCKET": listener.getsockname(), **more}
 
 
-async def heard(manager: socket.socket) -> bytes:
-    return await asyncio.to_thread(manager.recv, 4096)
+async def heard(listener: socket.socket) -> bytes:
+    return await asyncio.to_thread(listener.recv, 4096)
 
 
-async def test_ready_alive_leaving(manager: socket.socket) -> None:
-    with told_of("serving", environ_of(manager, WATCHDOG_USEC="20000")):
-        assert await heard(manager) == b"READY=1\nSTATUS=serving"
+async def test_ready_alive_leaving(listener: socket.socket) -> None:
+    with told_of("serving", environ_of(listener, WATCHDOG_USEC="20000")):
+        assert await heard(listener) == b"READY=1\nSTATUS=serving"
         for _ in range(3):
-            assert await heard(manager) == b"WATCHDOG=1"
+            assert await heard(listener) == b"WATCHDOG=1"
     told = b"WATCHDOG=1"
     while told == b"WATCHDOG=1":
-        told = await heard(manager)
+        told = await heard(listener)
     assert told == b"STOPPING=1"
 
 
-async def test_without_a_watchdog_only_the_ends_are_told(manager: socket.socket) -> None:
-    with told_of("serving", environ_of(manager)):
-        assert (await heard(manager)).startswith(b"READY=1")
-    assert await heard(manager) == b"STOPPING=1"
+async def test_without_a_watchdog_only_the_ends_are_told(listener: socket.socket) -> None:
+    with told_of("serving", environ_of(listener)):
+        assert (await heard(listener)).startswith(b"READY=1")
+    assert await heard(listener) == b"STOPPING=1"
 
 
 def test_an_abstract_socket() -> None:

@@ -1,4 +1,4 @@
-"""What a running till says of itself: scanners, journal and line, as an object and as Prometheus text. Pure.
+"""What a running till says of itself: scanners, journal and line, as an object and as Prometheus text.
 
 Nothing here names a code, a voucher or the terminal's number: a scrape is read by more people than a till is.
 """

@@ -33,6 +33,7 @@ REOPEN_MS_FIRST = 100  # a scanner that was only re-enumerated is back within th
 REOPEN_MS_MAX = 2000  # a person who plugs it in again should not have to wait longer
 WRITES_WAITING_BYTES_MAX = 1024  # some ten answers; a scanner that takes none of them is not listening at all
 PORT_ERRORS = (OSError, termios.error)  # serial.SerialException is an OSError; termios.error is none
+Tap = Callable[[bytes, bool], None]  # all bytes of the line as they pass; whether they are ours
 PARITIES = {"none": serial.PARITY_NONE, "even": serial.PARITY_EVEN, "odd": serial.PARITY_ODD}
 
 
@@ -78,6 +79,7 @@ class SerialScanner:
         self.name = config.name
         self.capabilities = capabilities_of(config, self._framer)
         self.state = State.CLOSED
+        self.tap: Tap = _nobody_listens
 
     @property
     def statistics(self) -> Statistics:
@@ -112,7 +114,7 @@ class SerialScanner:
 
     async def _read_until_lost(self) -> str:
         loop = asyncio.get_running_loop()
-        port = _Port(self._framer, self._emit)
+        port = _Port(self._framer, self._emit, self.tap)
         transport, _ = await serial_asyncio.create_serial_connection(
             loop,
             lambda: port,
@@ -139,11 +141,12 @@ class SerialScanner:
 class _Port(asyncio.Protocol):
     """Feeds the framer, writes what it answers, and lets it know when silence has lasted long enough to matter."""
 
-    def __init__(self, framer: Framer, emit: Callable[[Frame | FrameFault, Settle], None]) -> None:
+    def __init__(self, framer: Framer, emit: Callable[[Frame | FrameFault, Settle], None], tap: Tap) -> None:
         self._loop = asyncio.get_running_loop()
         self.lost: asyncio.Future[str] = self._loop.create_future()
         self._framer = framer
         self._emit = emit
+        self._tap = tap
         self._transport: asyncio.WriteTransport | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -152,6 +155,7 @@ class _Port(asyncio.Protocol):
         self.write(self._framer.greeting(_monotonic_ms()))
 
     def data_received(self, octets: bytes) -> None:
+        self._tap(octets, False)
         self._give(self._framer.feed(octets, _monotonic_ms()))
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -170,6 +174,7 @@ class _Port(asyncio.Protocol):
             return False
         room = transport.get_write_buffer_size() + len(octets) <= WRITES_WAITING_BYTES_MAX
         if octets and room:
+            self._tap(octets, True)
             transport.write(octets)
         self._watch_silence()
         return room
@@ -202,6 +207,10 @@ class _Port(asyncio.Protocol):
     def _look(self) -> None:
         self._timer = None
         self._give(self._framer.idle(_monotonic_ms()))
+
+
+def _nobody_listens(octets: bytes, ours: bool) -> None:
+    """What a line is tapped with while nobody looks at its bytes."""
 
 
 def _nobody_waits(kept: bool) -> None:

@@ -1,11 +1,20 @@
-"""`tillgate terminal health`, and more of what one asks of the scanners of a till, on the till itself."""
+"""`tillgate terminal health` and `terminal detect`: what a till says of itself, and what is attached to it."""
 
 from pathlib import Path
 from typing import Any
 
 import click
 
-from gateway.cli_output import EXIT_UNREACHABLE, EXIT_USAGE, Fault, next_step, print_one, print_rows, prints_results
+from gateway.cli_output import (
+    EXIT_UNREACHABLE,
+    EXIT_USAGE,
+    Fault,
+    next_step,
+    print_one,
+    print_rows,
+    prints_results,
+    say,
+)
 
 Row = dict[str, Any]
 config_option = click.option(
@@ -67,3 +76,45 @@ def health(config_file: Path, as_json: bool) -> None:
     print_rows(rows, columns, as_json)
     if not rows:
         next_step("tillgate terminal setup")
+
+
+@click.command()
+@config_option
+@prints_results
+def detect(config_file: Path, as_json: bool) -> None:
+    """List what could be a scanner here: how each is best read, what stands in the way, and the next step.
+
+    \b
+    tillgate terminal detect
+    """
+    import msgspec
+
+    from devices.detect import detect as detect_devices
+
+    found = detect_devices()
+    configured = _configured(config_file)
+    rows = [msgspec.structs.asdict(one) | {"configured_as": configured.get(one.path, "")} for one in found]
+    if as_json:
+        print_rows(rows, (), as_json)
+        return
+    if not rows:
+        say("no serial port, input device, HID POS scanner or camera is attached to this machine")
+        say("Plug the scanner in, and see in its manual that it is in a mode with USB COM, HID POS or keyboard.")
+        return
+    print_rows(rows, ("kind", "vendor", "product", "serial", "usb_id", "path", "configured_as"), as_json)
+    for row in rows:
+        click.echo(f"\n{row['path']}: {row['guess']}")
+        if row["problem"]:
+            click.echo(f"  problem: {row['problem']}")
+        if not row["configured_as"]:
+            click.echo(f"  next: {row['next_step']}")
+
+
+def _configured(config_file: Path) -> dict[str, str]:
+    """Names of the scanners of a configuration by their paths; nothing where there is none, or none that is sound."""
+    from devices.config import ConfigFault, load_config
+
+    try:
+        return {one.path: one.name for one in load_config(config_file).scanners}
+    except ConfigFault:
+        return {}

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from gateway.cli_devices import config_option, health
+from gateway.cli_devices import config_option, detect, health
 from gateway.cli_output import (
     EXIT_UNREACHABLE,
     EXIT_USAGE,
@@ -18,6 +18,7 @@ from gateway.cli_output import (
     read_secret_line,
     say,
 )
+from gateway.cli_scanner_setup import setup, test_scanner
 from gateway.cli_session import Reach, ask, reaches_gateway
 
 Row = dict[str, Any]
@@ -33,6 +34,7 @@ def terminal(ctx: click.Context, config_file: Path) -> int:
     \b
     At the gateway:  tillgate terminal offer --store noodle-king-3 --label "till 1"
     In the store:    tillgate terminal enrol --url https://gateway.example --token - --config terminal.toml
+                     tillgate terminal detect; tillgate terminal setup; tillgate terminal test
                      tillgate terminal --config terminal.toml
     """
     if ctx.invoked_subcommand is not None:
@@ -42,7 +44,8 @@ def terminal(ctx: click.Context, config_file: Path) -> int:
     return run(config_file)
 
 
-terminal.add_command(health)
+for command in (detect, setup, test_scanner, health):
+    terminal.add_command(command)
 
 
 @terminal.command()
@@ -100,11 +103,11 @@ def offer(store: str, label: str, qr: bool, reach: Reach, as_json: bool) -> None
     made = ask(reach, lambda client: client.post("/v1/terminals", {"store": store, "label": label}, Row))
     print_one(made, as_json)
     if qr:
-        say(_drawn(made["token"]))
+        say(drawn(made["token"]))
     next_step("on the device: tillgate terminal enrol --url URL --token - --config terminal.toml")
 
 
-def _drawn(text: str) -> str:
+def drawn(text: str) -> str:
     """A QR code with its quiet zone, two rows of modules a line; light is drawn, for dark screens."""
     import zxingcpp
 

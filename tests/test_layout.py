@@ -83,7 +83,6 @@ PURE = (  # time, ids, keys and bytes come in as arguments
     "devices.outbox",
     "devices.feedback",
     "devices.page_view",
-    "devices.health",
     "devices.vendors",
 )
 IMPURE_IMPORTS = {
@@ -96,6 +95,7 @@ IMPURE_CALLS = {"open", "print", "input", "now", "utcnow", "today"}
 STARTED_BY_NAME = {  # not imported by any other module
     "eventstore.memory_log",  # the oracle of the contract suite and the simulator
     "gateway.cli",  # the command `tillgate`
+    "gateway.worker",  # python -m, by its supervisor
     "loadtest.locustfile",  # locust -f
 }
 

@@ -91,8 +91,9 @@ def node_of(path: str, subsystem: str, fits: Callable[[Attached], bool], sysfs: 
     if not fitting:
         raise NotAttached(f"{path} is attached, and has no interface of this kind: see which mode the scanner is in")
     if len(fitting) > 1:
-        told = ", ".join(sorted({device.path for device in fitting}))
-        raise NotAttached(f"{path} fits {len(fitting)} devices; name one of them: {told}")
+        paths = [device.path for device in fitting]
+        told = [device.path if paths.count(device.path) == 1 else device.node for device in fitting]
+        raise NotAttached(f"{path} fits {len(fitting)} devices; name one of them: {', '.join(told)}")
     return fitting[0].node
 
 

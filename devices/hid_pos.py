@@ -1,15 +1,16 @@
 """HID POS scanners, through hidraw (linux/hidraw.h): the only ones of USB's own classes that can be answered.
 
 hidraw has no exclusive use; a lock on the node keeps a second till from it, and no other kind of program is known to
-read scanners there. Writes may take the seconds that USB gives a device that does not answer, so they are done in a
-thread, one at a time.
+read scanners there. What is written may take the seconds that USB gives a device that does not answer, so it is done
+in a thread, one at a time.
 """
 
 import asyncio
 import fcntl
 import os
 import struct
-from typing import NoReturn
+from collections.abc import Callable
+from typing import NoReturn, TypeVar
 
 from devices.attached import Attached
 from devices.config import HidPosConfig
@@ -22,6 +23,7 @@ from devices.scanner import Capabilities, Feedback, OnPort, OnRead, State
 HIDIOCGRDESCSIZE, HIDIOCGRDESC, HIDIOCGRAWINFO = 0x80044801, 0x90044802, 0x80084803
 HIDIOCSFEATURE = 0xC0004806  # the length of the report goes into bits 16 to 29
 SIGNALS_WAITING_MAX = 4  # a cashier is told of no more scans at once; a scanner that takes none is not listening
+T = TypeVar("T")
 LIGHT_S = 0.5  # long enough to be seen, over before the next scan
 
 
@@ -32,7 +34,7 @@ class HidPosScanner(NodeScanner):
         framer = HidPosFramer()
         super().__init__(config.name, config.path, framer, on_read, on_port)
         self._reports = framer
-        self._signals: asyncio.Queue[Signal] = asyncio.Queue(SIGNALS_WAITING_MAX)
+        self._signals: asyncio.Queue[Signal | None] = asyncio.Queue(SIGNALS_WAITING_MAX)  # None: it was just opened
 
     @property
     def capabilities(self) -> Capabilities:
@@ -66,28 +68,38 @@ class HidPosScanner(NodeScanner):
     def _claim(self, fd: int) -> None:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._reports.describe(descriptor_of(fd))
-        _, vendor, _ = struct.unpack("@Ihh", fcntl.ioctl(fd, HIDIOCGRAWINFO, bytes(8)))
-        if redirection := self._reports.redirection(vendor & 0xFFFF):
-            fcntl.ioctl(fd, HIDIOCSFEATURE | len(redirection) << 16, redirection)
+        while not self._signals.empty():
+            self._signals.get_nowait()  # for the one that was here before
+        self._signals.put_nowait(None)
 
     async def _sound(self) -> NoReturn:
         while True:
             signal = await self._signals.get()
-            await self._write(self._reports.verdict_signal(signal, 0))
+            if signal is None:
+                await self._write(redirect, self._reports)
+                continue
+            await self._write(os.write, self._reports.verdict_signal(signal, 0))
             if signal is Signal.GOOD and self._reports.led_off:
                 await asyncio.sleep(LIGHT_S)
-                await self._write(self._reports.led_off)
+                await self._write(os.write, self._reports.led_off)
 
-    async def _write(self, report: bytes) -> None:
+    async def _write(self, write: Callable[[int, T], object], what: T) -> None:
         if self._fd < 0:
             return
         fd = os.dup(self._fd)  # the node may be closed, and its number be used again, while the thread writes
         try:
-            await asyncio.to_thread(os.write, fd, report)
+            await asyncio.to_thread(write, fd, what)
         except OSError:
             pass  # gone, or deaf: the reader notices the one, and the screen tells the verdict anyhow
         finally:
             os.close(fd)
+
+
+def redirect(fd: int, reports: HidPosFramer) -> None:
+    """Have the scanner send its scans here, if it is one that must be told. May take seconds; raises `OSError`."""
+    _, vendor, _ = struct.unpack("@IHH", fcntl.ioctl(fd, HIDIOCGRAWINFO, bytes(8)))
+    if report := reports.redirection(vendor):
+        fcntl.ioctl(fd, HIDIOCSFEATURE | len(report) << 16, report)
 
 
 def is_hid_pos(device: Attached) -> bool:

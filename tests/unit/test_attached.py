@@ -97,6 +97,10 @@ def test_two_alike_are_told_apart_by_serial_or_by_socket_and_never_guessed(sysfs
         sysfs.find("usb:0c2e:0b61")
     with pytest.raises(NotAttached):
         sysfs.find("usb:0c2e:0b61:S1@usb-0000:00:14.0-3")
+    sysfs.input(4, "devices/a", KEYS)
+    sysfs.input(5, "devices/b", KEYS)
+    with pytest.raises(NotAttached, match=r"name one of them: /dev/input/event4, /dev/input/event5$"):
+        sysfs.find("usb:05e0:1200", "input")
 
 
 def test_only_the_interface_that_has_scans_counts(sysfs: Sysfs) -> None:

@@ -9,11 +9,14 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, get_args
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 from msgspec import Meta
+
+from gateway.toml_lines import lines_of
 
 ENVIRONMENT_PREFIX = "TILLGATE_"
 FILE_VARIABLE = "TILLGATE_CONFIG"
@@ -156,21 +159,30 @@ def read(path: Path | None, environ: Mapping[str, str], flags: Mapping[str, str]
     if path is None:
         return decode({}, "", environ, flags)
     try:
-        with path.open("rb") as file:
-            content = tomllib.load(file)
+        text = path.read_text(encoding="utf-8")
+        content = tomllib.loads(text)
     except OSError as error:
         raise BadConfig([f"{path} cannot be read: {error.strerror}. Check the path, or leave it out"]) from None
     except UnicodeDecodeError as error:
         raise BadConfig([f"{path} is not UTF-8 text (byte {error.start})"]) from None
     except tomllib.TOMLDecodeError as error:
         raise BadConfig([f"{path} is not TOML: {error}"]) from None
-    return decode(content, str(path), environ, flags)
+    return decode(content, str(path), environ, flags, lines_of(text))
 
 
-def decode(content: Mapping[str, Any], file_name: str, environ: Mapping[str, str], flags: Mapping[str, str]) -> Loaded:
-    """The file's tables, overlaid by the environment, overlaid by flags. Raises BadConfig with every fault found."""
+def decode(
+    content: Mapping[str, Any],
+    file_name: str,
+    environ: Mapping[str, str],
+    flags: Mapping[str, str],
+    lines: Mapping[str, int] = MappingProxyType({}),
+) -> Loaded:
+    """The file's tables, overlaid by the environment, overlaid by flags. Raises BadConfig with every fault found.
+
+    `lines` is where the file sets each key.
+    """
     givens = [
-        *_flattened(content, file_name),
+        *_flattened(content, file_name, lines),
         *(
             _Given(name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", "."), value, name)
             for name, value in environ.items()
@@ -200,13 +212,14 @@ def decode(content: Mapping[str, Any], file_name: str, environ: Mapping[str, str
     return Loaded(config, origins)
 
 
-def _flattened(table: Mapping[str, Any], origin: str, prefix: str = "") -> list[_Given]:
+def _flattened(table: Mapping[str, Any], file_name: str, lines: Mapping[str, int], prefix: str = "") -> list[_Given]:
     found: list[_Given] = []
     for name, value in table.items():
         key = prefix + name
         if isinstance(value, dict) and any(known.startswith(key + ".") for known in SETTINGS):
-            found += _flattened(value, origin, key + ".")
+            found += _flattened(value, file_name, lines, key + ".")
         else:
+            origin = f"{file_name}, line {lines[key]}" if key in lines else file_name
             found.append(_Given(key, value, origin, text=False))
     return found
 

@@ -27,6 +27,10 @@ class NotAttached(Exception):
     """No device, or no single one, is what the path means; the text says which there are."""
 
 
+class Absent(NotAttached):
+    """No device is what the path means."""
+
+
 class Attached(msgspec.Struct, frozen=True):
     """One device node. Empty: the device does not say."""
 
@@ -86,7 +90,7 @@ def node_of(path: str, subsystem: str, fits: Callable[[Attached], bool], sysfs: 
         return path
     found = [device for device in attached(subsystem, sysfs) if wanted.fits(device)]
     if not found:
-        raise NotAttached(f"nothing attached is {path}")
+        raise Absent(f"nothing attached is {path}")
     fitting = [device for device in found if fits(device)]
     if not fitting:
         raise NotAttached(f"{path} is attached, and has no interface of this kind: see which mode the scanner is in")

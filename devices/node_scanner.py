@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from typing import ClassVar, NoReturn
 
-from devices.attached import Attached, NotAttached, node_of
+from devices.attached import Absent, Attached, NotAttached, node_of
 from devices.framing import Found, Framer, Reply, Signal
 from devices.framing.hid_descriptor import DescriptorFault
 from devices.hotplug import Uevents
@@ -25,6 +25,7 @@ REOPEN_MS_FIRST = 50  # udevd needs about this long to give a new node its group
 REOPEN_MS_MAX = 2000  # where no uevents are heard, a person should not have to wait longer
 READ_BYTES = 16_384  # the longest report; 680 key events
 READS_MAX = 64  # what hidraw holds; a device that never pauses must not hold up the loop
+ABSENT = (Absent, FileNotFoundError)
 OPEN_ERRORS = (OSError, NotAttached, DescriptorFault)
 RULES = "install ops/udev/70-tillgate-scanners.rules and give the user of this program the group `tillgate-scanners`"
 ADVICE = {
@@ -84,7 +85,8 @@ class NodeScanner(abc.ABC):
                     self._statistics.lost += 1
                     attempts, told = 0, ""
                 except OPEN_ERRORS as error:
-                    lost = _reason(error)
+                    # What was unplugged is absent: that is no news.
+                    lost = told if told and isinstance(error, ABSENT) else _reason(error)
                 self.state = State.LOST
                 if lost != told:
                     self._on_port(self.name, lost)

@@ -3,12 +3,14 @@
 import time
 import tracemalloc
 
-from scanner_wire import MAKERS
+from scanner_wire import BY_EVENTS
+from scanner_wire import MAKERS as BY_BYTES
 
 from devices.framing import Frame
 
 CODES = [b"V1%020d" % i for i in range(1000)]  # 22 characters, as a signed code has
 SECONDS = 1.0
+MAKERS = BY_BYTES | BY_EVENTS
 
 
 def rate(name: str) -> tuple[float, float]:

@@ -4,9 +4,14 @@ from collections.abc import Callable
 from functools import reduce
 from operator import xor
 
-from devices.framing import Framer
+import hid_reports
+import keys
+
+from devices.framing import Frame, FrameFault, Framer
 from devices.framing.datalogic import DatalogicFramer
+from devices.framing.hid_pos import HidPosFramer
 from devices.framing.honeywell import HoneywellFramer
+from devices.framing.keyboard import KeyFramer
 from devices.framing.newland import NewlandFramer
 from devices.framing.raw import RawFramer
 from devices.framing.ssi import SsiFramer
@@ -69,3 +74,38 @@ MAKERS: dict[str, tuple[Callable[[], Framer], Callable[[bytes], bytes]]] = {
 }
 """By name: a new framer, and one scan as its scanner sends it."""
 LENGTH_FRAMED = [name for name in MAKERS if name not in ("raw", "datalogic")]
+REPORT_BYTES = 64
+HID_POS = hid_reports.DEVICES["honeywell"]
+
+
+class Reports(HidPosFramer):
+    """Reports in a row: hidraw keeps them apart, a stream does not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.describe(HID_POS.descriptor)
+        self._row = b""
+
+    def feed(self, octets: bytes, now_ms: int) -> list[Frame | FrameFault]:
+        self._row += octets
+        whole = len(self._row) - len(self._row) % REPORT_BYTES
+        reports, self._row = self._row[:whole], self._row[whole:]
+        rows = [reports[at : at + REPORT_BYTES] for at in range(0, whole, REPORT_BYTES)]
+        return [one for row in rows for one in super(Reports, self).feed(row, now_ms)]
+
+    def cut(self) -> list[FrameFault]:
+        self._row = b""
+        return super().cut()
+
+
+def typed(text: bytes) -> bytes:
+    """At most 64 characters: an event has 24 bytes, a character six events."""
+    printable = bytes(octet if 0x20 <= octet < 0x7F else 0x41 + octet % 26 for octet in text[:64])
+    return keys.scan(printable.decode())
+
+
+BY_EVENTS: dict[str, tuple[Callable[[], Framer], Callable[[bytes], bytes]]] = {
+    "keyboard": (KeyFramer, typed),
+    "hid-pos": (Reports, lambda text: b"".join(hid_reports.scan(HID_POS, text))),
+}
+"""What the kernel hands over in pieces of its own, key events and reports, as one stream of them."""

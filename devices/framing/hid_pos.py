@@ -117,7 +117,7 @@ class HidPosFramer(Framer):
             return [] if (Kind.INPUT, report_id) in self._descriptor.bits else [self._fault(FaultReason.STRAY, octets)]
         piece = layout.read(octets)
         if isinstance(piece, FaultReason):
-            return [*self.cut(), self._fault(piece, octets)]
+            return [*self._break_off(), self._fault(piece, octets)]
         found = self._end() if self._open and piece.aim and self._aim and piece.aim != self._aim else []
         self._take(piece, now_ms, found)
         return found
@@ -130,10 +130,7 @@ class HidPosFramer(Framer):
         return self._end() if due_ms is not None and now_ms >= due_ms else []
 
     def cut(self) -> list[FrameFault]:
-        told = self._skipping
-        lost = bytes(self._buffer)
-        self._forget()
-        return [self._fault(FaultReason.CUT_OFF, lost)] if lost and not told else []
+        return self._break_off()
 
     def verdict_signal(self, signal: Signal, now_ms: int) -> bytes:
         return self._signals.get(signal, b"")
@@ -155,11 +152,16 @@ class HidPosFramer(Framer):
     def _end(self) -> list[Frame | FrameFault]:
         piece = self._open
         if piece and piece.continued and not piece.full:
-            return [*self.cut()]
+            return [*self._break_off()]
         octets = bytes(self._buffer).removesuffix(b"\n").removesuffix(b"\r")
         frame = Frame(octets, self._aim.decode("ascii", "replace")) if octets and not self._skipping else None
         self._forget()
         return [frame] if frame else []
+
+    def _break_off(self) -> list[FrameFault]:
+        lost, told = bytes(self._buffer), self._skipping
+        self._forget()
+        return [self._fault(FaultReason.CUT_OFF, lost)] if lost and not told else []
 
     def _forget(self) -> None:
         self._buffer.clear()

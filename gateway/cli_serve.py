@@ -1,5 +1,6 @@
 """`tillgate serve`: every setting of the gateway as a flag, and the gateway until it is told to leave."""
 
+import asyncio
 import json
 import os
 from collections.abc import Callable
@@ -10,7 +11,7 @@ import click
 from msgspec import Meta
 
 from gateway.cli_output import EXIT_USAGE, Fault, prints_results, say
-from gateway.config import SETTINGS, BadConfig, flag_of, read, variable_of
+from gateway.config import SETTINGS, BadConfig, Config, flag_of, read, variable_of
 
 
 def _flags(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -29,32 +30,47 @@ def _flags(command: Callable[..., Any]) -> Callable[..., Any]:
 def serve(config: Path | None, as_json: bool, **given: str | None) -> int:
     """Run the gateway until SIGTERM or Ctrl-C. Flags override TILLGATE_* variables, and those the TOML file.
 
-    With --json, one line on standard output says that it answers, and where.
+    With --json, one line on standard output says that it answers, and where. SIGHUP reads the configuration again: one
+    gateway takes over drain_seconds, code keys and certificate; with --workers, they are replaced one after another.
 
     \b
     tillgate serve --data /var/lib/tillgate --server-port 8080
     """
+    flags = {key.replace("__", "."): text for key, text in given.items() if text is not None}
+
+    def reread() -> Config:
+        return read(config, os.environ, flags).config
+
     try:
-        loaded = read(
-            config, os.environ, {key.replace("__", "."): text for key, text in given.items() if text is not None}
-        )
+        first = reread()
     except BadConfig as error:
         raise Fault(str(error), EXIT_USAGE) from None
+    return _serve(first, reread, as_json)
+
+
+def _serve(config: Config, reread: Callable[[], Config], as_json: bool) -> int:
     from eventstore.log import LogDamaged, LogFailed, LogLocked, LogLost, LogUnreadable
     from gateway.embedded import EmbeddedError
     from gateway.keyfile import KeyFault
-    from gateway.main import run
+    from gateway.main import Gateway, Served
+    from gateway.serving import run
+    from gateway.supervisor import WorkerFailed, supervise
 
-    def ready(url: str) -> None:
-        say(f"serving {loaded.config.data_dir} at {url}; Ctrl-C ends it")
+    def ready(served: Gateway | Served) -> None:
+        workers = f", {config.workers} workers" if config.workers > 1 else ""
+        say(f"serving {config.data_dir} at {served.url}{workers}; Ctrl-C ends it")
         if as_json:
-            click.echo(json.dumps({"url": url, "pid": os.getpid()}))
+            click.echo(json.dumps({"url": served.url, "pid": os.getpid()}))
 
     try:
-        return run(loaded.config, ready=ready, report=say)
+        if config.workers > 1:
+            return asyncio.run(supervise(config, ready=ready, report=say, reread=reread))
+        return run(config, ready=ready, report=say, reread=reread)
     except BadConfig as error:
         raise Fault(str(error), EXIT_USAGE) from None
     except FileNotFoundError as error:
-        raise Fault(str(error), hint=f"tillgate init --data {loaded.config.data_dir}") from None
+        raise Fault(str(error), hint=f"tillgate init --data {config.data_dir}") from None
+    except WorkerFailed as error:
+        raise Fault(str(error)) from None
     except (LogDamaged, LogFailed, LogLocked, LogLost, LogUnreadable, EmbeddedError, KeyFault) as error:
         raise Fault(str(error), hint="tillgate doctor") from None

@@ -141,6 +141,11 @@ class KeyRing:
         self._hasher = blake2b(key=keys.pepper, digest_size=16, person=_HASH_PERSON)
         self._retired = keys.retired
 
+    @property
+    def key_ids(self) -> frozenset[int]:
+        """Those whose codes this ring can tell."""
+        return frozenset(key_id for key_id, primed in enumerate(self._primed) if primed is not None)
+
     def parse(self, text: str) -> Signed | Hashed | Refused:
         """What a scanner or a cashier sent, as a value; never raises. Clean signed codes are fastest."""
         return self._parse_noisy(text) if _clean_signed(text) is None else self._verify(text)

@@ -20,7 +20,8 @@ from gateway.codes import CodeKeys, KeyRing
 from gateway.control import READ_BATCHES, Control, ControlBusy
 from gateway.desk import Desk
 from gateway.directory import Directory, Rejected
-from gateway.lane import Lane
+from gateway.ids import RecentIds
+from gateway.lane import Lane, OnBatch
 from gateway.ledger import Ledger, add_ids_ahead, recent_ids, use_ids
 from gateway.recovery import PartitionHalted, Recovered
 from gateway.redeem import Redeemer
@@ -220,6 +221,40 @@ class _Parts(msgspec.Struct):
     fatal: asyncio.Future[None]
 
 
+class _Hooks(msgspec.Struct, frozen=True):
+    """What all lanes share."""
+
+    now_ms: Callable[[], int]
+    control: Control
+    on_batch: OnBatch
+    on_fatal: Callable[[BaseException], None]
+    observer: Observer
+
+
+def _lane(partition: int, arbiter: ValkeyArbiter, log: EventLog, hooks: _Hooks) -> Lane:
+    return Lane(
+        partition,
+        arbiter,
+        log,
+        now_ms=hooks.now_ms,
+        mint_tip=mint_tip,
+        purged=hooks.control.purged,
+        on_batch=hooks.on_batch,
+        on_fatal=hooks.on_fatal,
+        on_recovered=hooks.observer.recovered,
+    )
+
+
+def _rememberer(recent: RecentIds, now_ms: Callable[[], int]) -> Callable[[Batch], None]:
+    """Brings what other gateways have just logged into memory, so that their ids are not taken for new here."""
+
+    def on_read(batch: Batch) -> None:
+        if payload_head(batch.payload)[2] > now_ms() - OTHERS_MS:
+            use_ids(recent, batch, now_ms())
+
+    return on_read
+
+
 async def open_core(
     data_dir: Path,
     code_keys: CodeKeys,
@@ -252,12 +287,8 @@ async def open_core(
         core.halt(damage)
 
     recent, complete_since_ms = await recent_ids(log, now_ms())
-
-    def on_read(batch: Batch) -> None:
-        if payload_head(batch.payload)[2] > now_ms() - OTHERS_MS:
-            use_ids(recent, batch, now_ms())
-
-    follower = Follower(log, index, index.checkpoint, on_damage, on_read if shared else None)
+    on_read = _rememberer(recent, now_ms) if shared else None
+    follower = Follower(log, index, index.checkpoint, on_damage, on_read)
     counters = CampaignCounters()
     counting = Follower(log, counters, dict.fromkeys(range(log.partitions), EMPTY_HEAD), lambda damage: None)
     fatal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -273,20 +304,8 @@ async def open_core(
         if not fatal.done():
             fatal.set_exception(error)
 
-    lanes.extend(
-        Lane(
-            partition,
-            arbiter,
-            log,
-            now_ms=now_ms,
-            mint_tip=mint_tip,
-            purged=control.purged,
-            on_batch=on_batch,
-            on_fatal=on_fatal,
-            on_recovered=observer.recovered,
-        )
-        for partition in range(log.partitions)
-    )
+    hooks = _Hooks(now_ms, control, on_batch, on_fatal, observer)
+    lanes.extend(_lane(partition, arbiter, log, hooks) for partition in range(log.partitions))
     ledger = Ledger(log, follower, index)
     core: Core
     redeemer = Redeemer(

@@ -1,27 +1,20 @@
-"""The gateway as a process: opened in order, served until it is told to leave, left without losing an answer.
+"""The gateway put together: opened in order, and left in reverse order without losing an answer.
 
-`running` is the gateway while its block runs; `serve` adds what a process needs: signals, draining, the end on a
-failed log. Leaving: /readyz says so at once, tills are asked to go, and for `drain_seconds` everything still works,
-because load balancers need that long to notice. Then nothing new is let in, what is under way is answered, and the
-parts are closed in reverse order. A second signal ends the process on the spot; a log that failed does too, without a
-further answer.
+`running` is the gateway while its block runs; serving.py adds what a process needs: signals, draining, the end on a
+failed log.
 """
 
 import asyncio
 import contextlib
-import gc
 import os
-import signal
 import ssl
-import sys
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import uvloop
 from aiohttp import web
 from redis.asyncio.connection import Connection, UnixDomainSocketConnection, parse_url
 from redis.asyncio.retry import Retry
@@ -33,7 +26,8 @@ from gateway.config import BadConfig, Config, is_private
 from gateway.console_door import Console
 from gateway.core import Core, open_core, wall_ms
 from gateway.embedded import EmbeddedValkey, Endpoint
-from gateway.ends import ENDS_FILE, Ends, cause_of
+from gateway.ends import ENDS_FILE, Ends
+from gateway.http_health import Health
 from gateway.keyfile import KeyFile, read_secret
 from gateway.metrics import Metrics
 from gateway.scrape import Scrapes
@@ -48,7 +42,6 @@ BACKLOG = 1024  # tills that reconnect at once after a restart; the kernel's own
 READY_S_MAX = 5.0  # a start waits this long for recovery, then serves and says that it is not ready
 POLL_S = 0.01
 CONNECT_S_MAX = 2.0  # to Valkey, on the same machine or next to it
-COLLECT_AFTER = (50_000, 20, 50)  # messages leave no cycles behind; the default would look for them every ten messages
 
 Report = Callable[[str], None]
 
@@ -67,6 +60,7 @@ class Gateway:
     def __init__(self, core: Core, stream: Stream, scrapes: Scrapes, ends: Ends, valkey: EmbeddedValkey | None) -> None:
         self.core, self.stream, self.scrapes, self.ends, self.valkey = core, stream, scrapes, ends, valkey
         self.url = self.metrics_url = ""
+        self.tls: ssl.SSLContext | None = None
         self._loop = asyncio.get_running_loop()
 
     async def wait_until_ready(self) -> None:
@@ -87,11 +81,12 @@ class Gateway:
 
 @asynccontextmanager
 async def running(
-    config: Config, *, report: Report = lambda text: None, announce: bool = True
+    config: Config, *, report: Report = lambda text: None, announce: bool = True, share_port: bool = False
 ) -> AsyncIterator[Gateway]:
     """A gateway that listens for as long as the block runs; inside, it is ready unless recovery takes long.
 
-    `report` is told whatever an operator should know; `announce`: other commands find it by GATEWAY_FILE. Raises
+    `report` is told whatever an operator should know; `announce`: other commands find it by GATEWAY_FILE;
+    `share_port`: other workers listen on the same port, and the kernel deals out connections (SO_REUSEPORT). Raises
     BadConfig, KeyFault, LogLocked, LogUnreadable, LogDamaged, LogFailed, LogLost, EmbeddedError, OSError.
     """
     directory = Path(config.data_dir)
@@ -126,6 +121,7 @@ async def running(
             capacity=config.metrics.capacity_redeem_per_second,
         )
         gateway = Gateway(core, stream, scrapes, ends, valkey)
+        gateway.tls = tls
         console = await Console.open(core, auth, metrics, stream, scrapes, config, own)
         stack.push_async_callback(console.close)
         app = web.Application(client_max_size=BODY_BYTES_MAX)
@@ -136,7 +132,7 @@ async def running(
                 *http.routes(core, auth, key_file, metrics, package_version()),
             ]
         )
-        await _listen_to_all(stack, gateway, metrics, app, config, tls)
+        await _listen_to_all(stack, gateway, metrics, app, config, share_port)
         stack.callback(console.dismiss)
         await gateway.wait_until_ready()
         if announce:
@@ -153,14 +149,16 @@ async def _listen_to_all(
     metrics: Metrics,
     app: web.Application,
     config: Config,
-    tls: ssl.SSLContext | None,
+    share_port: bool,
 ) -> None:
     """Open both ports. What is opened last is closed first: tills, then the API, and the metrics at the very end."""
     scrapes = web.Application()
-    scrapes.add_routes([web.get("/metrics", gateway.scrapes.scraped)])
-    gateway.metrics_url, _ = await _listen(stack, "metrics", scrapes, config.metrics.host, config.metrics.port, None)
+    scrapes.add_routes([web.get("/metrics", gateway.scrapes.scraped), *Health(gateway.core).routes()])
+    place = ("metrics", config.metrics.host, config.metrics.port)
+    gateway.metrics_url, _ = await _listen(stack, place, scrapes, None)
     gateway.metrics_url += "/metrics"
-    gateway.url, runner = await _listen(stack, "server", app, config.server.host, config.server.port, tls)
+    place = ("server", config.server.host, config.server.port)
+    gateway.url, runner = await _listen(stack, place, app, gateway.tls, share_port)
     stack.push_async_callback(gateway.stream.close)
     for site in list(runner.sites):
         stack.push_async_callback(site.stop)
@@ -176,14 +174,20 @@ async def _listen_to_all(
 
 
 async def _listen(
-    stack: AsyncExitStack, what: str, app: web.Application, host: str, port: int, tls: ssl.SSLContext | None
+    stack: AsyncExitStack,
+    place: tuple[str, str, int],
+    app: web.Application,
+    tls: ssl.SSLContext | None,
+    share_port: bool = False,
 ) -> tuple[str, web.AppRunner]:
-    """`what`: the table of the configuration that names `host` and `port`, for errors. Raises OSError."""
+    """`place`: the table of the configuration, and its host and port. Raises OSError."""
+    what, host, port = place
     runner = web.AppRunner(app, access_log=None, keepalive_timeout=KEEP_ALIVE_S, shutdown_timeout=IN_FLIGHT_S_MAX)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     try:
-        await web.TCPSite(runner, host, port, ssl_context=tls, backlog=BACKLOG).start()
+        site = web.TCPSite(runner, host, port, ssl_context=tls, backlog=BACKLOG, reuse_port=share_port or None)
+        await site.start()
     except OSError as error:
         code = error.errno or 0  # below 0: of a name look-up
         why = os.strerror(code) if code > 0 else error.strerror or str(error)
@@ -248,72 +252,3 @@ def package_version() -> str:
         return version("tillgate")
     except PackageNotFoundError:  # run from a checkout
         return "unknown"
-
-
-# --- the process ------------------------------------------------------------------------------------------------------
-
-
-def run(config: Config, *, ready: Callable[[str], None] | None = None, report: Report | None = None) -> int:
-    """`serve` on the fast event loop; returns the process's exit code."""
-    return uvloop.run(serve(config, ready=ready, report=report))
-
-
-async def serve(config: Config, *, ready: Callable[[str], None] | None = None, report: Report | None = None) -> int:
-    """Serve until SIGTERM or SIGINT; 0 after a clean end. `ready` is called with the URL once it answers.
-
-    Raises what `running` raises. A log that fails while serving, or a bug in the answer path, ends the process with 1.
-    """
-    tell = report or _to_stderr
-    loop = asyncio.get_running_loop()
-    loop.set_exception_handler(lambda _, context: _end_on_bug(context, tell))
-    asked_to_leave = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _on_signal, asked_to_leave)
-    async with running(config, report=tell) as gateway:
-        loop.set_exception_handler(lambda _, context: _end_on_bug(context, tell, gateway.ends))
-        gc.collect()
-        gc.freeze()  # what exists now stays: no later collection need look at it
-        gc.set_threshold(*COLLECT_AFTER)
-        for trouble in gateway.core.troubles():
-            tell(f"not ready yet: {trouble}")
-        if ready is not None:
-            ready(gateway.url)
-        ends: list[asyncio.Future[Any]] = [loop.create_task(asked_to_leave.wait()), gateway.core.fatal]
-        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-        if gateway.core.fatal.done():
-            error = gateway.core.fatal.exception()
-            _end_now(
-                f"the gateway ends at once, nothing more is answered: {error}", tell, gateway.ends, cause_of(error)
-            )
-        await gateway.drain(config.drain_seconds)
-    return 0
-
-
-def _on_signal(asked_to_leave: asyncio.Event) -> None:
-    if asked_to_leave.is_set():
-        os._exit(1)  # asked twice: whoever asks does not want to wait, and the log holds all that was told
-    asked_to_leave.set()
-
-
-def _end_on_bug(context: Mapping[str, Any], tell: Report, ends: Ends | None = None) -> None:
-    """A callback of ours that raised is a bug in the answer path; what a transport or a forgotten task says is not."""
-    error = context.get("exception")
-    said = f"{context.get('message')}: {type(error).__name__}: {error}" if error else str(context.get("message"))
-    if "handle" in context and isinstance(error, Exception):
-        _end_now(f"the gateway ends at once: {said}", tell, ends, "bug")
-    tell(said)
-
-
-def _end_now(text: str, tell: Report, ends: Ends | None, cause: str) -> None:
-    # Not through the closing of the parts: after a failed fsync nothing may be written, and nobody may be answered.
-    # The private Valkey stays for the next gateway to adopt.
-    tell(text)
-    if ends is not None:
-        with suppress(OSError):  # a disk that takes nothing at all any more
-            ends.count(cause)
-    sys.stderr.flush()
-    os._exit(1)
-
-
-def _to_stderr(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

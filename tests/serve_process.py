@@ -9,15 +9,16 @@ from pathlib import Path
 
 from stream_world import config_for
 
-from gateway.main import run
+from gateway.main import Gateway
+from gateway.serving import run
 
 
 def fail() -> None:
     raise AssertionError("a bug")
 
 
-def ready(url: str) -> None:
-    print(f"ready {url}", flush=True)
+def ready(gateway: Gateway) -> None:
+    print(f"ready {gateway.url}", flush=True)
     if sys.argv[3:] == ["bug"]:
         asyncio.get_running_loop().call_soon(fail)
 

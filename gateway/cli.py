@@ -26,6 +26,7 @@ COMMANDS = {  # name -> where it is, and its line in `tillgate --help`; nothing 
     "restore": ("gateway.cli_backup:restore", "Make a data directory from backups of the log and the keys."),
     "rebuild": ("gateway.cli_rebuild:rebuild", "Rebuild Valkey's state from the event log."),
     "config": ("gateway.cli_config:config", "Show, check and explain the gateway's settings."),
+    "top": ("gateway.cli_top:top", "Watch what the gateways do, live."),
     "doctor": ("gateway.cli_doctor:doctor", "Check configuration, files, disk, Valkey and clock."),
     "api": ("gateway.cli_api:api", "Print the documents of the HTTP API and of the tills' stream."),
     "slo": ("gateway.cli_ops:slo", "Make Prometheus rules of what is promised."),

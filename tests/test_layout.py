@@ -66,6 +66,7 @@ PURE = (  # time, ids, keys and bytes come in as arguments
     "gateway.demo_plan",
     "gateway.proof_equalities",
     "gateway.texts",
+    "gateway.top_view",
     "gateway.toml_lines",
     "gateway.lag",
     "gateway.slo",

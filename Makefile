@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint ops-check bench bench-framers chaos chaos-planted fuzz sim lock clean
+.PHONY: demo test lint ops-check alerts-live bench bench-framers chaos chaos-planted fuzz sim lock clean
 
 demo: $(INSTALLED)
 	$(BIN)/tillgate demo
@@ -26,6 +26,11 @@ lint: $(INSTALLED)
 ops-check: $(INSTALLED)
 	@$(BIN)/python -c 'import kubernetes_validate' 2>/dev/null || $(BIN)/python -m pip install -qq --editable '.[ops]'
 	$(BIN)/python -m pytest tests/ops --require-tools
+
+# Alerts, tried for real: a Prometheus and an Alertmanager of their own watch a gateway that is broken in a dozen ways,
+# with time-scaled rules. Ten minutes. Needs prometheus, prometheus-alertmanager and cc; the full disk needs root.
+alerts-live: $(INSTALLED)
+	ALERTS_LIVE=1 $(BIN)/python -m pytest -v -rs tests/fault/test_alerts_live.py
 
 bench: $(INSTALLED)
 	$(BIN)/tillgate bench

@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint ops-check alerts-live bench bench-framers chaos chaos-planted fuzz sim lock clean
+.PHONY: demo test lint ops-check alerts-live bench bench-framers bench-tracing bench-till chaos chaos-planted fuzz sim lock clean
 
 demo: $(INSTALLED)
 	$(BIN)/tillgate demo
@@ -53,6 +53,16 @@ chaos: $(INSTALLED)
 
 bench-framers: $(INSTALLED)
 	$(BIN)/python tests/bench_framers.py
+
+# One till daemon: CPU when idle, scan to verdict, memory over SCANS scans.
+SCANS ?= 100000
+bench-till: $(INSTALLED)
+	$(BIN)/python tests/bench_till.py --scans $(SCANS)
+
+# What OpenTelemetry spans cost a message, on and off.
+bench-tracing: $(INSTALLED)
+	@$(BIN)/python -c 'import opentelemetry.sdk' 2>/dev/null || $(BIN)/python -m pip install -qq --editable '.[otel]'
+	$(BIN)/python tests/bench_tracing.py
 
 # How long, in seconds: make fuzz FUZZ_S=600. Guided by coverage where atheris is installed (extra `fuzz`).
 FUZZ_S ?= 60

@@ -104,12 +104,13 @@ function drawScene() {
   text("head", pick(scene.head));
   text("worth", pick(scene.worth));
   text("rest", pick(scene.rest));
-  text("used", pick(scene.used) + (scene.used_ms ? ` (${ago(scene.used_ms)})` : ""));
+  text("used", pick(scene.used).replaceAll("-", "\u2011") + (scene.used_ms ? ` (${ago(scene.used_ms)})` : ""));
   text("note", scene.note ?? "");
   text("tail", scene.tail ?? "");
   document.title = `${pick(scene.head)} · Tillgate`;
   const late = shown?.view.late;
-  show("late", late ? `${words().late} ${late.tail}: ${pick(late.head)}. ${pick(late.rest)} ${pick(late.used)}` : "");
+  const { late: before, stop } = words();
+  show("late", late ? `${before} ${late.tail}: ${pick(late.head)}${stop}${pick(late.rest)} ${pick(late.used)}` : "");
   $("late").dataset.kind = late?.kind ?? "";
   show("notice", pick(shown?.view.notice));
 }
@@ -148,7 +149,7 @@ function drawBanners() {
   const said = words(), rows = [];
   if (shown?.view.full) rows.push([said.full, "bad"]);
   if (shown?.view.online === false) {
-    rows.push([said.offlineBanner + (shown.queue ? ` ${said.queue(shown.queue)}.` : ""), ""]);
+    rows.push([said.offlineBanner + (shown.queue ? ` ${said.queue(shown.queue)}` : ""), ""]);
   }
   for (const name of shown?.view.lost ?? []) rows.push([said.lost(name), "bad"]);
   if (pairText) rows.push([pairText.pair ? said.pairHere(pairText.pair, pairText.minutes) : said.pairNone, "mild"]);
@@ -288,7 +289,7 @@ $("language-button").addEventListener("click", () => {
   localStorage.setItem("language", chosen() === "zh" ? "en" : "zh");
   draw();
 });
-document.addEventListener("pointerdown", (event) => {
+document.addEventListener("click", (event) => { // not on its way down: a button that moves then would be missed
   if (event.target.closest("#sound-button")) return;
   started = true;
   startSound();

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from gateway.config import BadConfig, Config
 from gateway.ends import Ends, cause_of
 from gateway.keyfile import KeyFault, KeyFile
 from gateway.main import Gateway, Report, running
+from gateway.sd_notify import told_of
 
 COLLECT_AFTER = (50_000, 20, 50)  # messages leave no cycles behind; the default would look for them every ten messages
 KEYS_S = 0.25  # how often the keys that the log knows are compared with ours: as often as its head is confirmed
@@ -70,7 +71,8 @@ async def serve(
         if ready is not None:
             ready(gateway)
         ends: list[asyncio.Future[Any]] = [loop.create_task(asked_to_leave.wait()), gateway.core.fatal]
-        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        with nullcontext() if is_worker else told_of(f"serving at {gateway.url}"):
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if gateway.core.fatal.done():
             error = gateway.core.fatal.exception()
             _end_now(

@@ -24,6 +24,7 @@ import msgspec
 
 from gateway.config import BadConfig, Config
 from gateway.main import IN_FLIGHT_S_MAX, Report, Served, remove_gateway_file, write_gateway_file
+from gateway.sd_notify import told_of
 from gateway.serving import Reread, changes
 
 START_S_MAX = 60.0  # to open log and Valkey and to fold the control partition
@@ -48,15 +49,20 @@ class _Worker:
         self.process: asyncio.subprocess.Process | None = None
         self.replaced = asyncio.Event()  # set when a successor serves
         self.is_asked = False  # to leave, by us
+        self.is_last = False  # it has no successor any more
+        self._spawning = asyncio.Lock()
 
     async def start(self) -> Served:
         """Raises WorkerFailed."""
-        self.process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "gateway.worker"),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C at our terminal is for us; we pass it on, once
-        )
+        async with self._spawning:
+            if self.is_last:
+                raise WorkerFailed(f"worker {self.number} is not started any more")
+            self.process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "gateway.worker"),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                start_new_session=True,  # Ctrl-C at our terminal is for us; we pass it on, once
+            )
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         line = b""
@@ -90,6 +96,14 @@ class _Worker:
         except TimeoutError:
             self.send(signal.SIGKILL)
             return await self.wait()
+
+    async def end_for_good(self) -> int:
+        """As `end`; 0 if it had ended before, whatever of."""
+        self.is_last = True
+        async with self._spawning:
+            if self.process is None or self.process.returncode is not None:
+                return 0
+        return await self.end()
 
     async def is_ready(self) -> bool:
         assert self.served is not None
@@ -128,18 +142,19 @@ class Supervisor:
         try:
             first, *_ = await asyncio.gather(*(worker.start() for worker in self._workers))
         except WorkerFailed:
-            await asyncio.gather(*(worker.end() for worker in self._workers if worker.process))
+            await asyncio.gather(*(worker.end_for_good() for worker in self._workers))
             raise
         loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         keeping = [loop.create_task(self._keep(worker)) for worker in self._workers]
         write_gateway_file(directory, Served(os.getpid(), first.url, first.metrics_url))
         ready(first)
-        await self._leaving.wait()
+        with told_of(f"serving at {first.url} with {len(self._workers)} workers"):
+            await self._leaving.wait()
+        codes = await asyncio.gather(*(worker.end_for_good() for worker in self._workers))
         under_way = [task for task in (self._rolling, *keeping) if task is not None]
         for task in under_way:
             task.cancel()
         await asyncio.gather(*under_way, return_exceptions=True)
-        codes = await asyncio.gather(*(worker.end() for worker in self._workers))
         remove_gateway_file(directory, os.getpid())
         return 0 if set(codes) <= {0, -signal.SIGTERM} else 1  # the other: it was still starting
 
@@ -156,6 +171,8 @@ class Supervisor:
         while True:
             began_s = loop.time()
             code = await worker.wait()
+            if self._leaving.is_set():
+                return
             if worker.is_asked:
                 failures = 0
             else:
@@ -166,7 +183,8 @@ class Supervisor:
             try:
                 await worker.start()
             except WorkerFailed as error:
-                self._tell(str(error))
+                if not self._leaving.is_set():
+                    self._tell(str(error))
 
     # --- replacing ---
 

@@ -7,13 +7,24 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint ops-check alerts-live bench bench-framers bench-tracing bench-till chaos chaos-planted fuzz sim lock clean
+.PHONY: demo test test-hardware hardware-packages lint ops-check alerts-live bench bench-framers bench-camera bench-tracing bench-till chaos chaos-planted fuzz sim lock clean
 
 demo: $(INSTALLED)
 	$(BIN)/tillgate demo
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
+
+# Scanners against a real kernel in a virtual machine: USB serial, HID, keyboards, unplugged and plugged in. One test:
+# make test-hardware HARDWARE="-- -k ssi". It needs QEMU and Debian's apt-get, and says so where they are absent, which
+# is a failure only with HARDWARE_REQUIRED=1. The kernel (70 MB) is downloaded once, into ~/.cache/tillgate.
+test-hardware: $(INSTALLED)
+	$(BIN)/python tests/hardware/run.py $(HARDWARE)
+
+# What it needs, ahead of time: QEMU installed (root), the kernel downloaded.
+hardware-packages: $(INSTALLED)
+	apt-get install --yes --no-install-recommends qemu-system-x86
+	$(BIN)/python tests/hardware/run.py --fetch
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -63,6 +74,11 @@ bench-till: $(INSTALLED)
 bench-tracing: $(INSTALLED)
 	@$(BIN)/python -c 'import opentelemetry.sdk' 2>/dev/null || $(BIN)/python -m pip install -qq --editable '.[otel]'
 	$(BIN)/python tests/bench_tracing.py
+
+# Drawn phone screens: what share of each kind is read, and at what cost. PICTURES=100 for more of each kind.
+PICTURES ?= 24
+bench-camera: $(INSTALLED)
+	$(BIN)/python tests/bench_camera.py --pictures $(PICTURES)
 
 # How long, in seconds: make fuzz FUZZ_S=600. Guided by coverage where atheris is installed (extra `fuzz`).
 FUZZ_S ?= 60

@@ -1,4 +1,4 @@
-"""Brightness from what cameras and files hold: raw frames, JPEG frames, picture files. Pure: bytes in, pixels out."""
+"""Brightness from what cameras and files hold: raw frames, JPEG frames, picture files. Bytes in, pixels out."""
 
 import io
 

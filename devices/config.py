@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
+from devices.attached import parse_path
 from devices.framing.key_layouts import LayoutName
 from devices.framing.keyboard import GAP_MS_DEFAULT as KEY_GAP_MS_DEFAULT
 from devices.framing.keyboard import PERSON_MS_DEFAULT
@@ -143,7 +144,8 @@ def parse_config(content: bytes, path: Path) -> TerminalConfig:
         if fault:
             raise ConfigFault(f"{path}: {fault} - at `$.{where}`")
     for i, scanner in enumerate(config.scanners):
-        if isinstance(scanner, SerialConfig) and (fault := _framing_fault(scanner)):
+        framing_fault = _framing_fault(scanner) if isinstance(scanner, SerialConfig) else ""
+        if fault := framing_fault or _path_fault(scanner.path):
             raise ConfigFault(f"{path}: {fault} - at `$.scanners[{i}]`")
     ca_file = str(path.parent / config.ca_file) if config.ca_file else ""
     state_directory = str((path.parent / config.state_directory).absolute())
@@ -165,6 +167,13 @@ def _url_fault(gateway: str) -> str:
     except ValueError:
         known = False
     return "" if known else "expected an address like `https://gateway.example`"
+
+
+def _path_fault(path: str) -> str:
+    """Something like `usb:` that does not read on as a device would be looked for as a file, for ever."""
+    if not re.match(r"(usb|bluetooth|bt|hid):", path, re.IGNORECASE) or parse_path(path):
+        return ""
+    return f"expected a path like `usb:0c2e:0b61` or `usb:0c2e:0b61:SERIAL`, and it is `{path}`"
 
 
 def _framing_fault(scanner: SerialConfig) -> str:

@@ -9,16 +9,16 @@ import asyncio
 import fcntl
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NoReturn, TypeVar
 
 from devices.attached import Attached
 from devices.config import HidPosConfig
-from devices.framing import Signal
+from devices.framing import Found, Signal
 from devices.framing.hid_descriptor import DESCRIPTOR_BYTES_MAX, DescriptorFault
 from devices.framing.hid_pos import HidPosFramer
 from devices.node_scanner import NodeScanner
-from devices.scanner import Capabilities, Feedback, OnPort, OnRead, State
+from devices.scanner import Capabilities, Feedback, OnPort, OnRead, State, Tap, nobody_listens
 
 HIDIOCGRDESCSIZE, HIDIOCGRDESC, HIDIOCGRAWINFO = 0x80044801, 0x90044802, 0x80084803
 HIDIOCSFEATURE = 0xC0004806  # the length of the report goes into bits 16 to 29
@@ -34,6 +34,7 @@ class HidPosScanner(NodeScanner):
         framer = HidPosFramer()
         super().__init__(config.name, config.path, framer, on_read, on_port)
         self._reports = framer
+        self.tap: Tap = nobody_listens
         self._signals: asyncio.Queue[Signal | None] = asyncio.Queue(SIGNALS_WAITING_MAX)  # None: it was just opened
 
     @property
@@ -47,6 +48,10 @@ class HidPosScanner(NodeScanner):
             length_framed=True,
             symbology=True,
         )
+
+    def _feed(self, octets: bytes) -> Sequence[Found]:
+        self.tap(octets, False)
+        return super()._feed(octets)
 
     def feedback(self, signal: Signal) -> Feedback:
         if signal not in self._reports.sounds:
@@ -78,10 +83,14 @@ class HidPosScanner(NodeScanner):
             if signal is None:
                 await self._write(redirect, self._reports)
                 continue
-            await self._write(os.write, self._reports.verdict_signal(signal, 0))
+            await self._send(self._reports.verdict_signal(signal, 0))
             if signal is Signal.GOOD and self._reports.led_off:
                 await asyncio.sleep(LIGHT_S)
-                await self._write(os.write, self._reports.led_off)
+                await self._send(self._reports.led_off)
+
+    async def _send(self, report: bytes) -> None:
+        self.tap(report, True)
+        await self._write(os.write, report)
 
     async def _write(self, write: Callable[[int, T], object], what: T) -> None:
         if self._fd < 0:

@@ -5,13 +5,16 @@ events are those of the monotonic clock, as the rules for silence need. The ligh
 scanners type in the other case while it burns. Only the ioctls and 24 bytes of an event are needed, no library.
 """
 
+import contextlib
 import fcntl
 import os
 import struct
 import time
+from collections.abc import Sequence
 
 from devices.attached import Attached
 from devices.config import KeyboardConfig
+from devices.framing import Found
 from devices.framing.keyboard import EV_SYN, EVENT, SYN_REPORT, KeyFramer
 from devices.node_scanner import NodeScanner
 from devices.scanner import Capabilities, OnPort, OnRead
@@ -44,9 +47,12 @@ class KeyboardScanner(NodeScanner):
         os.write(fd, EVENT.pack(0, 0, EV_LED, LED_CAPS_LOCK, 0) + EVENT.pack(0, 0, EV_SYN, SYN_REPORT, 0))
         self._keys.keys_are(pressed(fd))
 
-    def _after_read(self) -> None:
+    def _feed(self, octets: bytes) -> Sequence[Found]:
+        found = super()._feed(octets)
         if self._keys.wants_keys:
-            self._keys.keys_are(pressed(self._fd))
+            with contextlib.suppress(OSError):  # unplugged: the next read says so
+                self._keys.keys_are(pressed(self._fd))
+        return found
 
 
 def pressed(fd: int) -> set[int]:

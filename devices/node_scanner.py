@@ -19,7 +19,7 @@ from devices.framing import Found, Framer, Reply, Signal
 from devices.framing.hid_descriptor import DescriptorFault
 from devices.hotplug import Uevents
 from devices.outbox import backoff_ms
-from devices.scanner import Capabilities, Feedback, OnPort, OnRead, State, Statistics, counted
+from devices.scanner import Capabilities, Feedback, OnPort, OnRead, State, Statistics, counted, nobody_waits
 
 REOPEN_MS_FIRST = 50  # udevd needs about this long to give a new node its group
 REOPEN_MS_MAX = 2000  # where no uevents are heard, a person should not have to wait longer
@@ -130,12 +130,11 @@ class NodeScanner(abc.ABC):
             if not octets:
                 self._lose("closed")
                 return
-            self._give(self._framer.feed(octets, _monotonic_ms()))
-            self._after_read()
+            self._give(self._feed(octets))
         self._watch_silence()
 
-    def _after_read(self) -> None:  # noqa: B027 - most nodes need nothing
-        """What the node has to be asked after some of it was read."""
+    def _feed(self, octets: bytes) -> Sequence[Found]:
+        return self._framer.feed(octets, _monotonic_ms())
 
     def _lose(self, reason: str) -> None:
         asyncio.get_running_loop().remove_reader(self._fd)
@@ -145,7 +144,7 @@ class NodeScanner(abc.ABC):
     def _give(self, found: Sequence[Found]) -> None:
         for one in found:
             assert not isinstance(one, Reply)
-            self._on_read(self.name, one, _nobody_waits)
+            self._on_read(self.name, one, nobody_waits)
 
     def _watch_silence(self) -> None:
         due_ms = self._framer.due_ms()
@@ -157,10 +156,6 @@ class NodeScanner(abc.ABC):
         self._timer = None
         self._give(self._framer.idle(_monotonic_ms()))
         self._watch_silence()
-
-
-def _nobody_waits(kept: bool) -> None:
-    """These scanners do not listen for an ACK."""
 
 
 def _reason(error: Exception) -> str:

@@ -14,6 +14,7 @@ import msgspec
 
 from devices.config import ScannerConfig
 from devices.framing import Frame, FrameFault, Signal
+from devices.hid_pos import HidPosScanner
 from devices.readers import SerialScanner
 from devices.scan import scan_of
 from devices.scanner import Settle
@@ -60,7 +61,7 @@ class Probe:
         self.reads = 0
         self.read = asyncio.Event()
         self._scanner = scanner_for(config, self._on_read, self._on_port)
-        if isinstance(self._scanner, SerialScanner):
+        if isinstance(self._scanner, SerialScanner | HidPosScanner):  # keys are not shown: each is a piece of a code
             self._scanner.tap = self._pass
 
     async def run(self, lines: AsyncIterator[str], *, reads: int, seconds: float) -> None:

@@ -19,6 +19,7 @@ import msgspec
 import serial
 import serial_asyncio
 
+from devices.attached import Absent, NotAttached, node_of
 from devices.config import SerialConfig
 from devices.framing import Found, Frame, FrameFault, Framer, Reply, Signal
 from devices.framing.datalogic import DatalogicFramer
@@ -26,14 +27,26 @@ from devices.framing.honeywell import HoneywellFramer
 from devices.framing.newland import NewlandFramer
 from devices.framing.raw import SUFFIXES, RawFramer
 from devices.framing.ssi import SsiFramer
+from devices.hotplug import Uevents
 from devices.outbox import backoff_ms
-from devices.scanner import Capabilities, Feedback, OnPort, OnRead, Settle, State, Statistics, counted
+from devices.scanner import (
+    Capabilities,
+    Feedback,
+    OnPort,
+    OnRead,
+    Settle,
+    State,
+    Statistics,
+    Tap,
+    counted,
+    nobody_listens,
+    nobody_waits,
+)
 
 REOPEN_MS_FIRST = 100  # a scanner that was only re-enumerated is back within this
 REOPEN_MS_MAX = 2000  # a person who plugs it in again should not have to wait longer
 WRITES_WAITING_BYTES_MAX = 1024  # some ten answers; a scanner that takes none of them is not listening at all
-PORT_ERRORS = (OSError, termios.error)  # serial.SerialException is an OSError; termios.error is none
-Tap = Callable[[bytes, bool], None]  # all bytes of the line as they pass; whether they are ours
+PORT_ERRORS = (OSError, termios.error, NotAttached)  # serial.SerialException is an OSError; termios.error is none
 PARITIES = {"none": serial.PARITY_NONE, "even": serial.PARITY_EVEN, "odd": serial.PARITY_ODD}
 
 
@@ -79,7 +92,7 @@ class SerialScanner:
         self.name = config.name
         self.capabilities = capabilities_of(config, self._framer)
         self.state = State.CLOSED
-        self.tap: Tap = _nobody_listens
+        self.tap: Tap = nobody_listens
 
     @property
     def statistics(self) -> Statistics:
@@ -97,20 +110,23 @@ class SerialScanner:
 
     async def run(self) -> NoReturn:
         attempts, told = 0, ""
-        while True:
-            try:
-                lost = await self._read_until_lost()
-                self._statistics.lost += 1
-                attempts, told = 0, ""
-            except PORT_ERRORS as error:
-                lost = _reason(error)
-            self.state = State.LOST
-            if lost != told:
-                self._on_port(self._config.name, lost)
-                told = lost
-            attempts += 1
-            spread = random.random()  # noqa: S311 - jitter, no secret
-            await asyncio.sleep(backoff_ms(attempts, REOPEN_MS_FIRST, REOPEN_MS_MAX, spread) / 1000)
+        with Uevents("tty") as uevents:
+            while True:
+                try:
+                    lost = await self._read_until_lost()
+                    self._statistics.lost += 1
+                    attempts, told = 0, ""
+                except PORT_ERRORS as error:
+                    # What was unplugged is absent: that is no news.
+                    lost = told if told and isinstance(error, Absent) else _reason(error)
+                self.state = State.LOST
+                if lost != told:
+                    self._on_port(self._config.name, lost)
+                    told = lost
+                attempts += 1
+                spread = random.random()  # noqa: S311 - jitter, no secret
+                if await uevents.within(backoff_ms(attempts, REOPEN_MS_FIRST, REOPEN_MS_MAX, spread) / 1000):
+                    attempts = 0
 
     async def _read_until_lost(self) -> str:
         loop = asyncio.get_running_loop()
@@ -118,7 +134,7 @@ class SerialScanner:
         transport, _ = await serial_asyncio.create_serial_connection(
             loop,
             lambda: port,
-            self._config.path,
+            node_of(self._config.path, "tty", lambda device: True),
             baudrate=self._config.baud,
             parity=PARITIES[self._config.parity],
             exclusive=True,  # two readers on one port would each get half of every scan
@@ -163,7 +179,7 @@ class _Port(asyncio.Protocol):
         if self._timer:
             self._timer.cancel()
         for fault in self._framer.cut():
-            self._emit(fault, _nobody_waits)
+            self._emit(fault, nobody_waits)
         if not self.lost.done():
             self.lost.set_result(_reason(exc))
 
@@ -186,7 +202,7 @@ class _Port(asyncio.Protocol):
             elif isinstance(one, Frame):
                 self._emit(one, functools.partial(self._settle, one))
             else:
-                self._emit(one, _nobody_waits)
+                self._emit(one, nobody_waits)
         self._watch_silence()
 
     def _settle(self, frame: Frame, kept: bool) -> None:
@@ -207,14 +223,6 @@ class _Port(asyncio.Protocol):
     def _look(self) -> None:
         self._timer = None
         self._give(self._framer.idle(_monotonic_ms()))
-
-
-def _nobody_listens(octets: bytes, ours: bool) -> None:
-    """What a line is tapped with while nobody looks at its bytes."""
-
-
-def _nobody_waits(kept: bool) -> None:
-    """What a fault is settled with."""
 
 
 def _reason(error: Exception | None) -> str:

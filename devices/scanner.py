@@ -17,6 +17,7 @@ from devices.framing import FaultReason, Frame, FrameFault, Signal
 
 Settle = Callable[[bool], None]  # to be called once for each frame and fault: whether the journal has it
 OnRead = Callable[[str, Frame | FrameFault, Settle], None]  # the scanner's name, what it read, how to settle it
+Tap = Callable[[bytes, bool], None]  # all bytes of the line as they pass; whether they are ours
 OnPort = Callable[[str, str | None], None]  # scanner name; why it is lost, None: it is ready
 
 
@@ -79,6 +80,14 @@ class Scanner(Protocol):
 
     async def run(self) -> NoReturn:
         """Claim it, enable it, read for ever, and come back after each loss. `on_port` hears each change once."""
+
+
+def nobody_listens(octets: bytes, ours: bool) -> None:
+    """What a line is tapped with while nobody looks at its bytes."""
+
+
+def nobody_waits(kept: bool) -> None:
+    """What a fault is settled with, and a frame of a scanner that does not listen."""
 
 
 def counted(statistics: Statistics, on_read: OnRead) -> OnRead:

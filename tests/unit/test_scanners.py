@@ -5,7 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from devices.config import CameraConfig, ConfigFault, SerialConfig, parse_config
+from devices.config import (
+    CameraConfig,
+    ConfigFault,
+    HidPosConfig,
+    KeyboardConfig,
+    ScannerConfig,
+    SerialConfig,
+    parse_config,
+)
 from devices.framing import FaultReason, Frame, FrameFault, Signal
 from devices.scanner import Capabilities, Feedback, State, Statistics, counted
 from devices.scanners import scanner_for
@@ -43,6 +51,20 @@ def test_a_serial_scanner_says_what_its_protocol_can_do(config: SerialConfig, ab
     assert (scanner.name, scanner.state, scanner.capabilities) == ("lane1", State.CLOSED, able)
     unplugged = Feedback.LOST if able.verdict_good else Feedback.UNSUPPORTED
     assert scanner.feedback(Signal.GOOD) is unplugged
+
+
+@pytest.mark.parametrize(
+    ("config", "able"),
+    (
+        (KeyboardConfig("lane1", "usb:05e0:1200"), Capabilities()),
+        (HidPosConfig("lane1", "usb:0c2e:0b61"), Capabilities(length_framed=True, symbology=True)),
+    ),
+    ids=("keyboard", "hid-pos"),
+)
+def test_a_scanner_of_a_usb_class_says_what_it_can_do(config: ScannerConfig, able: Capabilities) -> None:
+    scanner = scanner_for(config, ignore, ignore)
+    assert (scanner.name, scanner.state, scanner.capabilities) == ("lane1", State.CLOSED, able)
+    assert scanner.feedback(Signal.GOOD) is Feedback.UNSUPPORTED, "not known before its device was there"
 
 
 def test_a_missing_library_is_told_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from devices.config import ConfigFault, SerialConfig, load_config, parse_config, stream_url
+from devices.config import (
+    ConfigFault,
+    HidPosConfig,
+    KeyboardConfig,
+    SerialConfig,
+    load_config,
+    parse_config,
+    stream_url,
+)
 from devices.framing.datalogic import DatalogicFramer
 from devices.framing.honeywell import HoneywellFramer
 from devices.framing.newland import NewlandFramer
@@ -39,6 +47,10 @@ def test_a_whole_file() -> None:
         (HEAD + SCANNER + 'prefix = "券"', r"prefix"),
         (HEAD + SCANNER + SCANNER, "same name `lane1`"),
         (HEAD + SCANNER + SCANNER.replace("lane1", "lane2"), "same path"),
+        (HEAD + SCANNER.replace("/dev/ttyACM0", "usb:c2e:b61"), r"expected a path like `usb:0c2e:0b61`.*\[0\]"),
+        (HEAD + SCANNER + 'kind = "keyboard"\nlayout = "uss"', r"\$\.scanners\[.*layout"),
+        (HEAD + SCANNER + 'kind = "keyboard"\ngs_key = "f13"', r"\$\.scanners\[.*gs_key"),
+        (HEAD + SCANNER + 'kind = "keyboard"\nlayuot = "us"', "did you mean `layout`"),
         (HEAD + SCANNER + 'framing = "sssi"', r"\$\.scanners\[.*framing"),
         (
             HEAD + SCANNER + 'framing = "ssi"\nsuffix = "tab"',
@@ -56,6 +68,29 @@ def test_a_whole_file() -> None:
 def test_what_is_wrong_is_named(text: str, told: str) -> None:
     with pytest.raises(ConfigFault, match=rf"^/shop/terminal.toml: .*{told}"):
         parse_config(text.encode(), PATH)
+
+
+def test_scanners_of_usb_classes() -> None:
+    text = (
+        HEAD
+        + """
+[[scanners]]
+kind = "keyboard"
+name = "wedge"
+path = "usb:05e0:1200@usb-0000:00:14.0-2"
+layout = "de"
+suffix = "tab"
+gs_key = "f8"
+[[scanners]]
+kind = "hid-pos"
+name = "pos"
+path = "usb:0c2e:0b61:S1"
+"""
+    )
+    wedge, pos = parse_config(text.encode(), PATH).scanners
+    path = "usb:05e0:1200@usb-0000:00:14.0-2"
+    assert wedge == KeyboardConfig("wedge", path, layout="de", suffix="tab", gs_key="f8")
+    assert pos == HidPosConfig("pos", "usb:0c2e:0b61:S1")
 
 
 @pytest.mark.parametrize(

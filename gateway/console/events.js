@@ -17,7 +17,7 @@ export function Row({ event, me }) {
 
 export function Events({ told, me, setQuery }) {
   const [rows, setRows] = useState([]), [left, setLeft] = useState(0), [lost, setLost] = useState(null), [paused, setPaused] = useState(false), [filters, setFilters] = useState({ op: "", verdict: "", store: "", campaign: "" });
-  const missed = useRef([]);
+  const missed = useRef([]), asked = useRef("");
   useEffect(() => {
     if (!told.tail) return;
     if (paused) missed.current = [...told.tail.events, ...missed.current].slice(0, SHOWN_MAX);
@@ -27,7 +27,9 @@ export function Events({ told, me, setQuery }) {
   useEffect(() => { if (told.lost) setLost(told.lost); }, [told.lost]);
   useEffect(() => {
     const given = Object.entries(filters).filter(([, value]) => value);
-    const timer = setTimeout(() => { setQuery(given.length ? "&" + new URLSearchParams(given) : ""); setRows([]); setLeft(0); }, 300);
+    const wanted = given.length ? "&" + new URLSearchParams(given) : "";
+    if (wanted === asked.current) return undefined;
+    const timer = setTimeout(() => { asked.current = wanted; setQuery(wanted); setRows([]); setLeft(0); }, 300);
     return () => clearTimeout(timer);
   }, [JSON.stringify(filters)]);
   const change = (name) => (event) => setFilters((old) => ({ ...old, [name]: event.target.value.trim() }));

@@ -80,6 +80,21 @@ class LogConfig(msgspec.Struct, frozen=True):
     password_file: _Path = ""  # as for Valkey
 
 
+class TracingConfig(msgspec.Struct, frozen=True):
+    """Where OpenTelemetry spans go. Empty `url`: none are made."""
+
+    url: Annotated[
+        str,
+        Meta(
+            description="the URL that takes OTLP over HTTP; needs tillgate[otel]",
+            examples=["http://127.0.0.1:4318/v1/traces"],
+        ),
+    ] = ""
+    ratio: Annotated[
+        float, Meta(ge=0, le=1, description="the share of messages and batches that is told, 0 to 1", examples=[0.01])
+    ] = 0.01
+
+
 class Config(msgspec.Struct, frozen=True):
     """Everything `tillgate serve` wants to know."""
 
@@ -90,6 +105,7 @@ class Config(msgspec.Struct, frozen=True):
     metrics: MetricsConfig = MetricsConfig()
     valkey: ValkeyConfig = ValkeyConfig()
     log: LogConfig = LogConfig()
+    tracing: TracingConfig = TracingConfig()
     workers: Annotated[
         int, Meta(ge=1, le=64, description="how many worker processes share the port, 1 to 64", examples=[4])
     ] = 1

@@ -94,7 +94,7 @@ async def running(
     async with AsyncExitStack() as stack:
         key_file = KeyFile(directory)
         keys = key_file.load()
-        metrics = Metrics(package_version())
+        metrics = await _metrics(stack, config)
         valkey = None
         if config.valkey.url:
             connect = connector_of_url(config.valkey.url, config.valkey.password_file)
@@ -141,6 +141,19 @@ async def running(
         if tls is None and not is_private(config.server.host):
             report(f"{gateway.url} is not encrypted and reachable from other machines: set server.tls_cert and tls_key")
         yield gateway
+
+
+async def _metrics(stack: AsyncExitStack, config: Config) -> Metrics:
+    """What counts; where somebody collects spans, what tells them too. Raises BadConfig."""
+    if not config.tracing.url:
+        return Metrics(package_version())
+    try:
+        from gateway.tracing import TracedMetrics
+    except ModuleNotFoundError as error:
+        raise BadConfig([f"tracing.url: this needs the package {error.name}. Install tillgate[otel]"]) from None
+    traced = TracedMetrics(package_version(), config.tracing)
+    stack.push_async_callback(asyncio.to_thread, traced.close)
+    return traced
 
 
 async def _listen_to_all(

@@ -22,6 +22,7 @@ from typing import Self
 import msgspec
 
 from eventstore.events import (
+    APPLIED,
     EFFECTS_END,
     HEADER_BYTES,
     RECORD_BYTES,
@@ -255,6 +256,7 @@ class StoreCounters:
 
 
 _OP_CAMPAIGN = struct.Struct(">B3xI56x")  # see events.RECORD
+_OP_CAMPAIGN_BYTES = (0, 4, 5, 6, 7)  # where its bytes lie in a record
 _SLICE_BATCHES = 8  # counted in one go: full ones take 2 ms, and whatever else this process answers waits for them
 
 
@@ -282,11 +284,19 @@ class CampaignCounters:
         for first in range(0, len(batches), _SLICE_BATCHES):
             began_s = time.perf_counter()
             for batch in batches[first : first + _SLICE_BATCHES]:
-                records = records_view(batch.payload, checked_head(batch)[0])
-                cells = _OP_CAMPAIGN.iter_unpack(records)
-                self._counts.update(compress(cells, batch.verdicts.translate(_WAS_APPLIED)))
+                self._count(batch)
             spent_s = time.perf_counter() - began_s
             await self._rest(0.0 if self.has_caught_up else spent_s * self._rest_factor)
+
+    def _count(self, batch: Batch) -> None:
+        records = records_view(batch.payload, checked_head(batch)[0])
+        columns = [records[at::RECORD_BYTES].tobytes() for at in _OP_CAMPAIGN_BYTES]
+        if all(column.count(column[:1]) == len(column) for column in columns):  # as nearly all are: 2 us, not 0.3 each
+            op, *campaign = (column[0] for column in columns if column)
+            self._counts[op, int.from_bytes(campaign, "big")] += batch.verdicts.count(APPLIED)
+            return
+        cells = _OP_CAMPAIGN.iter_unpack(records)
+        self._counts.update(compress(cells, batch.verdicts.translate(_WAS_APPLIED)))
 
     async def reset(self) -> None:
         self._counts.clear()

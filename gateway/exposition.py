@@ -1,6 +1,8 @@
 """What a scrape gets: the gateway's counts and one look at it, as Prometheus families.
 
 Every family is told on every scrape, with every label value that an alert may ask for, so that nothing is born at 1.
+The text is written here and not by prometheus_client, which takes eight times as long (measured: 86 ms of CPU against
+10 for 1,000 stores); its collectors still tell of the process.
 Label values are closed sets, except stores and campaigns, which are bounded; nothing is ever labelled by voucher, code
 or terminal.
 """
@@ -11,8 +13,6 @@ from typing import TypeVar
 
 import msgspec
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.registry import Collector
 
 from gateway.messages import Verdict
 from gateway.metrics import OTHER_STORES, OUTCOME_OF, OUTCOMES, STORE_OUTCOMES, STORES_MAX, Histogram, Metrics
@@ -65,14 +65,14 @@ class Exposition:
         metrics = self._metrics
         families = [*_requests(metrics), *_log(metrics, snapshot), *_valkey(metrics, snapshot), *_state(snapshot)]
         families += [*_kept(metrics, snapshot), _build(metrics.version)]
-        return generate_latest(self._process) + generate_latest(_Fixed(families))
+        return generate_latest(self._process) + "".join(families).encode()
 
 
-def _build(version: str) -> Metric:
+def _build(version: str) -> str:
     return _gauge("build_info", "Always 1", {(version, platform.python_version()): 1}, ("version", "python"))
 
 
-def _requests(metrics: Metrics) -> Iterator[Metric]:
+def _requests(metrics: Metrics) -> Iterator[str]:
     for op in dict.fromkeys(op for op, _ in metrics.tallies):
         tallies = {transport: tally for (its_op, transport), tally in metrics.tallies.items() if its_op == op}
         counts = {
@@ -106,7 +106,7 @@ def _requests(metrics: Metrics) -> Iterator[Metric]:
     yield _counter("redeem_store_requests", "Redemptions asked for, by store", stores, ("store", "outcome"))
 
 
-def _log(metrics: Metrics, snapshot: Snapshot) -> Iterator[Metric]:
+def _log(metrics: Metrics, snapshot: Snapshot) -> Iterator[str]:
     yield _counter("events_appended", "Records made durable", {("voucher",): metrics.appended}, ("kind",))
     yield _histogram("event_batch_size", "Records of a batch", {(): metrics.batch_size})
     yield _histogram("batch_duration_seconds", "A batch, from claim to durable", {(): metrics.batch_seconds})
@@ -123,7 +123,7 @@ def _log(metrics: Metrics, snapshot: Snapshot) -> Iterator[Metric]:
     yield _gauge("disk_size_bytes", "Of the data directory's file system", _of(disk, "size_bytes"))
 
 
-def _valkey(metrics: Metrics, snapshot: Snapshot) -> Iterator[Metric]:
+def _valkey(metrics: Metrics, snapshot: Snapshot) -> Iterator[str]:
     seen = snapshot.sampled.valkey
     yield _histogram(
         "valkey_op_duration_seconds", "One call, by operation", {("claim",): metrics.claim_seconds}, ("op",)
@@ -149,7 +149,7 @@ def _valkey(metrics: Metrics, snapshot: Snapshot) -> Iterator[Metric]:
     yield _gauge("reconciliation_difference_batches", text, values, ("source",))
 
 
-def _state(snapshot: Snapshot) -> Iterator[Metric]:
+def _state(snapshot: Snapshot) -> Iterator[str]:
     yield _gauge("ready", "1 when /readyz says so", {(): int(snapshot.ready)})
     yield _gauge("draining", "1 while leaving", {(): int(snapshot.draining)})
     yield _gauge("terminals_connected", "By store", _keyed(_bounded(snapshot.connected)), ("store",))
@@ -178,19 +178,11 @@ def _state(snapshot: Snapshot) -> Iterator[Metric]:
         yield _gauge("vouchers", "Issued vouchers, by where they stand", vouchers, ("campaign", "state"))
 
 
-def _kept(metrics: Metrics, snapshot: Snapshot) -> Iterator[Metric]:
+def _kept(metrics: Metrics, snapshot: Snapshot) -> Iterator[str]:
     yield _histogram("event_loop_lag_seconds", "How late the event loop was", {(): metrics.loop_lag})
     yield _counter("partition_recoveries", "What recoveries found", _keyed(metrics.recoveries), ("branch",))
     yield _counter("invariant_violations", "Must stay 0", _keyed(metrics.violations), ("invariant",))
     yield _counter("failed_ends", "Gateways that ended on a failure, over restarts", _keyed(snapshot.ends), ("cause",))
-
-
-class _Fixed(Collector):
-    def __init__(self, families: Sequence[Metric]) -> None:
-        self._families = families
-
-    def collect(self) -> Sequence[Metric]:
-        return self._families
 
 
 def _of(seen: msgspec.Struct | None, field: str) -> dict[tuple[()], float]:
@@ -220,22 +212,35 @@ def _bounded_campaigns(values: Mapping[str, Sequence[int]]) -> Mapping[str, Sequ
     return {OTHER_CAMPAIGNS: rest} | {name: values[name] for name in newest}
 
 
-def _counter(name: str, text: str, values: Mapping[Labels, float], labels: Sequence[str] = ()) -> Metric:
-    family = CounterMetricFamily(f"tillgate_{name}", text, labels=labels)
-    for key, value in values.items():
-        family.add_metric(key, value)
-    return family
+def _counter(name: str, text: str, values: Mapping[Labels, float], labels: Sequence[str] = ()) -> str:
+    return _family(f"{name}_total", "counter", text, values, labels)
 
 
-def _gauge(name: str, text: str, values: Mapping[Labels, float], labels: Sequence[str] = ()) -> Metric:
-    family = GaugeMetricFamily(f"tillgate_{name}", text, labels=labels)
-    for key, value in values.items():
-        family.add_metric(key, value)
-    return family
+def _gauge(name: str, text: str, values: Mapping[Labels, float], labels: Sequence[str] = ()) -> str:
+    return _family(name, "gauge", text, values, labels)
 
 
-def _histogram(name: str, text: str, values: Mapping[Labels, Histogram], labels: Sequence[str] = ()) -> Metric:
-    family = HistogramMetricFamily(f"tillgate_{name}", text, labels=labels)
+def _histogram(name: str, text: str, values: Mapping[Labels, Histogram], labels: Sequence[str] = ()) -> str:
+    rows: dict[tuple[str, ...], float] = {}
+    lines = [_head(name, "histogram", text)]
     for key, histogram in values.items():
-        family.add_metric(key, histogram.buckets(), histogram.total)
-    return family
+        rows = {(*key, bound): count for bound, count in histogram.buckets()}
+        lines += _samples(f"{name}_bucket", rows, (*labels, "le"))
+        lines += _samples(f"{name}_count", {key: rows[*key, "+Inf"]}, labels)
+        lines += _samples(f"{name}_sum", {key: histogram.total}, labels)
+    return "".join(lines)
+
+
+def _family(name: str, kind: str, text: str, values: Mapping[Labels, float], labels: Sequence[str]) -> str:
+    return _head(name, kind, text) + "".join(_samples(name, values, labels))
+
+
+def _head(name: str, kind: str, text: str) -> str:
+    return f"# HELP tillgate_{name} {text}\n# TYPE tillgate_{name} {kind}\n"
+
+
+def _samples(name: str, values: Mapping[Labels, float], labels: Sequence[str]) -> Iterator[str]:
+    """Lines of the text format. Nothing is escaped: label values are enums, numbers, and the ids of control_rules."""
+    form = "tillgate_" + name + ("{" + ",".join(f'{label}="%s"' for label in labels) + "} " if labels else " ")
+    for key, value in values.items():
+        yield f"{form % key}{value!r}\n"

@@ -16,7 +16,7 @@ from gateway.recovery import Branch, PartitionHalted, Recovered
 # Exact bounds at 0.05 and 0.25 s, where the latency objectives are; the lowest is below one commit.
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 SIZES = (1, 4, 16, 64, 256, 1024)  # records of a batch, up to the lane's maximum
-STORES_MAX = 1000  # of each store four lines are told: a scrape stays below 20 ms; the rest counts as "(other)"
+STORES_MAX = 1000  # of each store five lines are told: a scrape stays below 20 ms; the rest counts as "(other)"
 OTHER_STORES = "(other)"
 OUTCOMES = ("accepted", "refused", "unresolved")
 STORE_OUTCOMES = (*OUTCOMES, "already_redeemed")  # of a store's refusals these are told apart: many are a sign of fraud

@@ -108,9 +108,10 @@ class Watcher:
             return await response.json()
 
     async def is_calm(self) -> bool:
-        """Both answer, and nothing fires but the watchdog."""
+        """Both answer, the gateway was scraped, and nothing fires but the watchdog."""
         try:
-            return await self.firing() == {("TillgateWatchdog", "none")} and not await self.pages()
+            known = await self.value("up") == 1  # only after five seconds: until then no gateway is known at all
+            return known and await self.firing() == {("TillgateWatchdog", "none")} and not await self.pages()
         except aiohttp.ClientError:
             return False
 
@@ -125,6 +126,10 @@ class Watcher:
         """Alerts that reach somebody's bed: pages that Alertmanager does not mute."""
         told = await self._get(self._ports[1], "/api/v2/alerts?inhibited=false&silenced=false&active=true")
         return {alert["labels"]["alertname"] for alert in told if alert["labels"]["severity"] == "page"}
+
+    async def has_no_page(self) -> bool:
+        """No cause is told any more; what burnt of a budget stays burnt for as long as its window."""
+        return not {name for name, severity in await self.firing() if severity == "page" and "Burn" not in name}
 
     async def value(self, query: str) -> float | None:
         told = (await self._get(self._ports[0], f"/api/v1/query?query={query}"))["data"]["result"]

@@ -55,7 +55,7 @@ async def test_a_valkey_that_hangs_is_one_page(tmp_path: Path) -> None:
         await here.fires(("ValkeyUnavailable", "page"), ("RedeemErrorBudgetBurn", "page"), ("NotEnoughReady", "page"))
         await here.pages_only("ValkeyUnavailable")
         here.valkey.signal(signal.SIGCONT)
-        assert await becomes(here.watcher.is_calm), await here.watcher.firing()
+        assert await becomes(here.watcher.has_no_page), await here.watcher.firing()
 
 
 async def test_a_slow_disk_is_one_page(tmp_path: Path) -> None:

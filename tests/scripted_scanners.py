@@ -18,6 +18,11 @@ class SsiScanner:
         self._buffer = b""
         self.heard: list[tuple[int, bytes]] = []  # opcode, body
 
+    def forget(self) -> None:
+        """What came over a line that is gone now."""
+        self._buffer = b""
+        self.heard.clear()
+
     def send(self, text: bytes, *, again: bool = False) -> None:
         self._port.write(b"".join(ssi_scan(text, 1 if again else 0)))
 

@@ -229,20 +229,6 @@ class HoneywellScanner(LineScanner):
             del self._heard[:end]
 
 
-LINE_UP = (  # what stands at the tills, in turn
-    SsiScanner,
-    HoneywellScanner,
-    lambda: LineScanner("crlf", b"]Q1", b"\r\n"),  # with the AIM identifier of a QR symbol
-    DatalogicScanner,
-    SsiScanner,
-    HoneywellScanner,
-    NewlandScanner,
-    LineScanner,
-    lambda: LineScanner("tab", b"]Q1", b"\t"),
-    lambda: LineScanner("etx", b"", b"\x03"),
-)
-
-
 def _ssi(opcode: int, body: bytes, *, flags: int = 0) -> bytes:
     octets = bytes((4 + len(body), opcode, 0, flags)) + body
     return octets + (-sum(octets) & 0xFFFF).to_bytes(2, "big")

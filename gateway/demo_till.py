@@ -1,16 +1,29 @@
-"""One till of the demo: a scanner on a pseudo-terminal, a real terminal daemon, and a cashier who reads its lines."""
+"""One till of the demo: a scanner or a camera, a real terminal daemon, and a cashier who reads its lines."""
 
 import asyncio
 import re
 from asyncio.subprocess import Process
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
 
+from gateway.demo_camera import PhonesOnCamera
 from gateway.demo_children import Children, DemoFailed, in_time
-from gateway.demo_scanners import LINE_UP
+from gateway.demo_scanners import DatalogicScanner, HoneywellScanner, LineScanner, NewlandScanner, SsiScanner
 
+LINE_UP: tuple[Callable[[Path], LineScanner | PhonesOnCamera], ...] = (  # what stands at the tills, in turn
+    lambda _: SsiScanner(),
+    lambda _: HoneywellScanner(),
+    lambda _: LineScanner("crlf", b"]Q1", b"\r\n"),  # with the AIM identifier of a QR symbol
+    lambda _: DatalogicScanner(),
+    lambda _: SsiScanner(),
+    lambda _: HoneywellScanner(),
+    lambda _: NewlandScanner(),
+    lambda till: PhonesOnCamera(till / "pictures"),
+    lambda _: LineScanner("tab", b"]Q1", b"\t"),
+    lambda till: PhonesOnCamera(till / "pictures"),
+)
 GOOD, BAD, WAITING = "✓", "✗", "…"
 _line = re.compile(rf"\d\d:\d\d:\d\d ([{GOOD}{BAD}{WAITING}·]) (?:#([0-9a-f]{{6}}) )?(.*)").fullmatch
 
@@ -33,7 +46,7 @@ class Till:
         self._children = children
         self._process: Process | None = None
         self._listening: asyncio.Task[None] | None = None
-        self.scanner = LINE_UP[index % len(LINE_UP)]()
+        self.scanner = LINE_UP[index % len(LINE_UP)](directory)
         self._loop = asyncio.get_running_loop()
         self._online = self._scanner_ready = self._loop.create_future()
         self._taken: asyncio.Future[str] = self._loop.create_future()

@@ -64,8 +64,9 @@ def test_the_demo_proves_its_result(directory: Path) -> None:
     assert list(refused.values()) == [["unknown_code"], ["expired"], ["voided"], ["not_eligible"], ["unreadable"]]
     assert result["proof"]["verdicts"]["repeated"] >= 2
     kinds = {use["kind"]: use for use in result["scanners"]}
-    assert {"Zebra SSI", "Honeywell, Host ACK", "serial, bare text"} <= set(kinds)
+    assert {"Zebra SSI", "Honeywell, Host ACK", "serial, bare text", "camera, pictures of phones"} <= set(kinds)
     assert result["scanners_as_expected"]
+    assert kinds["camera, pictures of phones"]["acks"] > 30
     assert kinds["Zebra SSI"]["verdicts"]["good"] > kinds["Zebra SSI"]["reads"] // 2
     assert proof_again_without_a_gateway(directory) == 1
 

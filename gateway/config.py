@@ -80,6 +80,14 @@ class LogConfig(msgspec.Struct, frozen=True):
     password_file: _Path = ""  # as for Valkey
 
 
+class ConsoleConfig(msgspec.Struct, frozen=True):
+    """The pages for people under /console."""
+
+    served: Annotated[bool, Meta(description="true or false", examples=[True])] = (
+        True  # false where they must not be reachable: then nothing is counted for them either
+    )
+
+
 class TracingConfig(msgspec.Struct, frozen=True):
     """Where OpenTelemetry spans go. Empty `url`: none are made."""
 
@@ -103,6 +111,7 @@ class Config(msgspec.Struct, frozen=True):
     ] = msgspec.field(default="tillgate-data", name="data")
     server: ServerConfig = ServerConfig()
     metrics: MetricsConfig = MetricsConfig()
+    console: ConsoleConfig = ConsoleConfig()
     valkey: ValkeyConfig = ValkeyConfig()
     log: LogConfig = LogConfig()
     tracing: TracingConfig = TracingConfig()
@@ -275,7 +284,8 @@ def _unknown(given: _Given) -> str:
 def _misfit(given: _Given) -> str:
     meta = next(extra for extra in get_args(SETTINGS[given.key]) if isinstance(extra, Meta))
     example = (meta.examples or [""])[0]
-    form = f"{_spelling(given.key, given.origin)}={example}" if given.text else f"{given.key} = {example!r}"
+    literal = str(example).lower() if isinstance(example, bool) else repr(example)
+    form = f"{_spelling(given.key, given.origin)}={example}" if given.text else f"{given.key} = {literal}"
     return f"{given.key}{_where(given)}: {_shown(given.value)} is not {meta.description}. Write for example {form}"
 
 

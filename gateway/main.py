@@ -61,6 +61,7 @@ class Gateway:
         self.core, self.stream, self.scrapes, self.ends, self.valkey = core, stream, scrapes, ends, valkey
         self.url = self.metrics_url = ""
         self.tls: ssl.SSLContext | None = None
+        self.runner: web.AppRunner | None = None
         self._loop = asyncio.get_running_loop()
 
     async def wait_until_ready(self) -> None:
@@ -69,10 +70,21 @@ class Gateway:
         while self.core.troubles() and self._loop.time() < deadline_s:  # noqa: ASYNC110 - a question, no event
             await asyncio.sleep(POLL_S)
 
-    async def drain(self, seconds: float) -> None:
-        """Say that we leave, and serve on while everybody takes note."""
+    async def stop_listening(self) -> None:
+        """Take no connection any more; those there are stay."""
+        assert self.runner is not None
+        for site in list(self.runner.sites):
+            await site.stop()
+
+    async def drain(self, seconds: float, is_worker: bool = False) -> None:
+        """Say that we leave, and serve on while everybody takes note.
+
+        Of workers that share a port, the others take what comes anew: this one is dealt no connection any more.
+        """
         self.core.leaving = True
         self.stream.drain(int(seconds * 1000))
+        if is_worker:
+            await self.stop_listening()
         await asyncio.sleep(seconds)
 
 
@@ -122,18 +134,21 @@ async def running(
         )
         gateway = Gateway(core, stream, scrapes, ends, valkey)
         gateway.tls = tls
-        console = await Console.open(core, auth, metrics, stream, scrapes, config, own)
-        stack.push_async_callback(console.close)
+        console = None
+        if config.console.served:
+            console = await Console.open(core, auth, metrics, stream, scrapes, config, own)
+            stack.push_async_callback(console.close)
         app = web.Application(client_max_size=BODY_BYTES_MAX)
         app.add_routes(
             [
                 web.get("/v1/stream", http.problems(stream.connect)),
-                *console.routes(),
+                *(console.routes() if console else ()),
                 *http.routes(core, auth, key_file, metrics, package_version()),
             ]
         )
         await _listen_to_all(stack, gateway, metrics, app, config, share_port)
-        stack.callback(console.dismiss)
+        if console:
+            stack.callback(console.dismiss)
         await gateway.wait_until_ready()
         if announce:
             write_gateway_file(directory, Served(os.getpid(), gateway.url, gateway.metrics_url))
@@ -172,9 +187,9 @@ async def _listen_to_all(
     gateway.metrics_url += "/metrics"
     place = ("server", config.server.host, config.server.port)
     gateway.url, runner = await _listen(stack, place, app, gateway.tls, share_port)
+    gateway.runner = runner
     stack.push_async_callback(gateway.stream.close)
-    for site in list(runner.sites):
-        stack.push_async_callback(site.stop)
+    stack.push_async_callback(gateway.stop_listening)
 
     def drop_everything(seconds: float) -> None:
         gateway.stream.abort_all()

@@ -209,6 +209,11 @@ _SAY = {
         "nothing to pair: the page is for this machine only, or there is none (`listen` of [page])",
         "无需配对：页面仅限本机使用或未启用（见 [page] 的 `listen`）",
     ),
+    "no_receipt": (
+        "NO SLIP: the printer does not answer. The verdict stands without it; check paper, power and cable.",
+        "未打印小票：打印机无响应。核销结果不受影响，请检查纸张、电源和连线。",
+    ),
+    "receipts": ("the printer works again", "打印机已恢复"),
     "stopped": ("stopped", "已停止"),
     "open": ("waiting for an answer", "等待结果"),
     "nothing_open": ("nothing is waiting", "没有等待中的请求"),

@@ -123,7 +123,7 @@ _KINDS = {
     "undoing": (Kind.CHECKING, Tone.TICK),
     "journal_full": (Kind.REFUSED, Tone.BAD),
 }
-_NOTICES = ("notice", "open", "nothing_open", "no_such", "ambiguous", "not_open", "commands")
+_NOTICES = ("no_receipt", "receipts", "notice", "open", "nothing_open", "no_such", "ambiguous", "not_open", "commands")
 READY = Scene(Kind.READY, Words(*_HEADS["ready"]), _READY_REST)
 
 

@@ -35,7 +35,11 @@ class Screens:
     """Several at once; what is returned is the first one's."""
 
     def __init__(self, first: Screen, *others: Screen) -> None:
-        self._first, self._others = first, others
+        self._first, self._others = first, list(others)
+
+    def add(self, screen: Screen) -> None:
+        """Tell one more from now on."""
+        self._others.append(screen)
 
     @property
     def language(self) -> str:

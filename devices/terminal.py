@@ -23,6 +23,7 @@ from devices.page import Page
 from devices.page_scanner import PageScanner
 from devices.page_screen import PageScreen
 from devices.page_view import PAGE_NAME
+from devices.receipt import ReceiptScreen
 from devices.records import JournalDamaged
 from devices.scanner import Settle
 from devices.scanners import scanner_for
@@ -49,7 +50,9 @@ async def run_terminal(config: TerminalConfig, *, out: TextIO) -> None:
     try:
         lines = TextScreen(out, config.language or "en")
         paged = PageScreen(config.terminal, lines.language, lambda: journal.ledger) if config.page else None
-        screen = Screens(lines, paged) if paged else lines
+        screen = Screens(lines, *([paged] if paged else []))
+        if config.receipt:
+            screen.add(ReceiptScreen(config.receipt, config.terminal, lines.language, screen.tell))
         outbox = Outbox()
         till = Till(journal, outbox, screen, config.language)
         uplink = Uplink(config, key.sign, outbox, till)

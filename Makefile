@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-hardware hardware-packages lint ops-check alerts-live bench bench-framers bench-camera bench-tracing bench-till chaos chaos-planted fuzz sim lock clean
+.PHONY: demo test test-hardware hardware-packages lint ops-check alerts-live bench bench-framers bench-camera bench-tracing bench-till chaos chaos-planted fuzz rolling sim lock clean
 
 demo: $(INSTALLED)
 	$(BIN)/tillgate demo
@@ -88,6 +88,11 @@ fuzz: $(INSTALLED)
 # Whether the chaos runs find gateways that were broken on purpose.
 chaos-planted: $(INSTALLED)
 	CHAOS_PLANTED=1 $(BIN)/python -m pytest -k broken_on_purpose tests/fault/test_chaos.py
+
+# Replaces the workers of a gateway on PostgreSQL one after another under load: make rolling RATE=2000 SECONDS=30
+RATE ?= 2000
+rolling: $(INSTALLED)
+	$(BIN)/python tests/rolling.py --rate $(RATE) --seconds $(if $(filter-out 0,$(SECONDS)),$(SECONDS),30) --workers $(or $(WORKERS),2)
 
 # The simulator: make sim SEEDS=200000. One seed again, with its trace: .venv/bin/python tests/sim/run.py --seed N --trace
 SEEDS ?= 2000

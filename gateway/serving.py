@@ -78,7 +78,7 @@ async def serve(
             _end_now(
                 f"the gateway ends at once, nothing more is answered: {error}", tell, gateway.ends, cause_of(error)
             )
-        await gateway.drain(live.config.drain_seconds)
+        await gateway.drain(live.config.drain_seconds, is_worker)
     return 0
 
 

@@ -41,6 +41,29 @@ def test_the_protocols_identifier_and_the_texts(octets: bytes, told: str, aim: s
     assert scan_of(Frame(octets, told), "lane1") == Scan("lane1", code, aim, octets)
 
 
+@pytest.mark.parametrize(
+    ("octets", "code"),
+    (
+        (b"]Q2\\000026T1ABC", "T1ABC"),  # what zxing-cpp and scanners make of a QR that names UTF-8
+        (b"]Q2\\000026" + "券12".encode(), "券12"),
+        (b"]Q2\\000003caf\xe9\\000026" + "é".encode(), "caféé"),
+        (
+            b"]d4\\000020" + "券表".encode("shift_jis").replace(b"\\", b"\\\\"),
+            "券表",
+        ),  # 表 has a backslash in its bytes
+        (b"]Q2AB\\\\000026CD", "AB\\000026CD"),  # doubled: the text's own backslash
+        (b"]Q2\\000027\xff", "ÿ"),  # not ASCII, whatever it says
+        (b"]Q2\\999999X", "X"),
+        (b"]Q1\\000026T1", "\\000026T1"),  # no ECI protocol: it is text
+    ),
+)
+def test_encodings_named_by_eci(octets: bytes, code: str) -> None:
+    scan = scan_of(Frame(octets), "lane1")
+    assert isinstance(scan, Scan)
+    assert scan.code == code
+    assert scan.octets == octets
+
+
 @pytest.mark.parametrize("octets", (b" ", b"]Q1", b"\x02\x03", b"]Q1 \r"))
 def test_nothing_but_noise_is_a_fault(octets: bytes) -> None:
     assert scan_of(Frame(octets), "lane1") == FrameFault(FaultReason.EMPTY, len(octets))

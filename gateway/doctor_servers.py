@@ -77,11 +77,37 @@ async def _ask(connection: Connection) -> list[Finding]:
         await connection.connect()  # type: ignore[no-untyped-call]
         raw = await ask("INFO")
         functions = await ask("FUNCTION", "LIST", "LIBRARYNAME", LIBRARY)
+        append_only = dict(_pairs(await ask("CONFIG", "GET", "appendonly", "aof-load-truncated")))
     finally:
         await connection.disconnect(nowait=True)
     lines = raw.decode("utf-8", "replace").splitlines()
     facts = dict(line.split(":", 1) for line in lines if ":" in line)
-    return list(_judge(facts, bool(functions)))
+    return [*_judge(facts, bool(functions)), *_judge_files(facts, append_only)]
+
+
+def _pairs(reply: Any) -> list[tuple[str, str]]:
+    """A map reply as text: RESP3 has it as such, RESP2 as a flat list."""
+    rows = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)
+    return [(name.decode(), value.decode()) for name, value in rows]
+
+
+def _judge_files(facts: dict[str, str], append_only: dict[str, str]) -> Iterator[Finding]:
+    """What it writes to disk: whether a torn file could be continued, and whether it refuses writes (MISCONF)."""
+    if append_only.get("appendonly") == "yes" and append_only.get("aof-load-truncated") == "yes":
+        text = "aof-load-truncated is yes: after a power failure it could apply a part of a claim"
+        fix = "CONFIG SET aof-load-truncated no, and in its configuration file"
+        yield Finding("valkey torn file", "fail", text, fix)
+    else:
+        yield ok("valkey torn file", "a torn append-only file is not continued")
+    failing = [name for name in ("aof_last_write_status", "rdb_last_bgsave_status") if facts.get(name, "ok") != "ok"]
+    if "aof_last_write_status" in failing:
+        fix = "make room on its disk: it refuses every write (MISCONF) until it can write its append-only file again"
+        yield Finding("valkey writes", "fail", f"it cannot write to disk: {', '.join(failing)}", fix)
+    elif failing:
+        text = "its last snapshot failed: with stop-writes-on-bgsave-error it refuses every write (MISCONF)"
+        yield Finding("valkey writes", "fail", text, "make room on its disk, or set save '': the log is what is kept")
+    else:
+        yield ok("valkey writes", "it takes writes")
 
 
 def _judge(facts: dict[str, str], has_functions: bool) -> Iterator[Finding]:

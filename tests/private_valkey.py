@@ -12,6 +12,7 @@ from pathlib import Path
 from redis.asyncio import Redis
 
 from gateway.embedded import EmbeddedValkey, Endpoint, State
+from gateway.valkey_server import find_server, packaged_server
 
 WAIT_SECONDS = 8.0  # nothing here takes a second on an idle machine
 
@@ -21,6 +22,11 @@ async def until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline, "the condition did not come true"
         await asyncio.sleep(0.005)
+
+
+def server_program() -> Path:
+    """The Valkey a gateway of ours would start; not from inside a loop."""
+    return asyncio.run(find_server(os.environ.get("PATH", os.defpath), packaged_server()))
 
 
 def pid_of(embedded: EmbeddedValkey) -> int:

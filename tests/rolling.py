@@ -19,8 +19,8 @@ from signal import SIGHUP
 import msgspec
 import pytest
 import uvloop
-from conftest import _valkey_binary
 from private_postgres import postgres_server
+from private_valkey import server_program
 from shared_world import Site, load, new_site, tills, until
 
 from eventstore.events import APPLIED, REDEEM, iter_records
@@ -122,7 +122,7 @@ def main() -> int:
         with postgres_server() as postgres, tempfile.TemporaryDirectory(prefix="tillgate-") as name:
             socket = f"{name}/valkey.sock"
             settings = ("--port", "0", "--save", "", "--appendonly", "no", "--logfile", f"{name}/valkey.log")
-            valkey = subprocess.Popen([_valkey_binary(), *settings, "--unixsocket", socket, "--dir", name])
+            valkey = subprocess.Popen([server_program(), *settings, "--unixsocket", socket, "--dir", name])
             try:
                 site = new_site(Path(name) / "data", postgres.url(), f"unix://{socket}")
                 found = uvloop.run(

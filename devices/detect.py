@@ -14,7 +14,7 @@ from devices.vendors import VENDORS
 
 DEV = Path("/dev")
 POS_PAGE = b"\x05\x8c"  # HID 1.11: usage page, one byte: point of sale
-STABLE = {"tty": ("serial/by-id", "serial/by-path"), "video4linux": ("v4l/by-id", "v4l/by-path")}
+STABLE = {"tty": ("serial/by-id",), "video4linux": ("v4l/by-id", "v4l/by-path")}
 SERIAL_TYPE_NONE = "0"  # PORT_UNKNOWN of the kernel: a port of this number is not there
 
 
@@ -51,7 +51,9 @@ def _serial_ports(sysfs: Path, dev: Path) -> Iterator[Found]:
             guess = f"{framing}: what {vendor.name} scanners do best on a serial line"
         else:
             guess = "bare text, unless its manual says otherwise"
-        yield _found("serial", one, _stable("tty", one.node, dev), framing, guess)
+        # Two alike without serial numbers share one name of udev's: their sockets tell them apart.
+        by_id = _stable("tty", one.node, dev) if one.serial else one.node
+        yield _found("serial", one, by_id if by_id != one.node else one.path, framing, guess)
     for name in _built_in_ports(sysfs, {Path(one.node).name for one in usb}):
         one = Attached(str(dev / name), "", 0, 0, "a built-in serial port", "", "")
         yield _found("serial", one, one.node, "raw", "whether anything hangs on it cannot be seen")

@@ -60,8 +60,8 @@ def node(sysfs: Path, dev: Path, subsystem: str, name: str, device: Path) -> Non
     dev.mkdir(exist_ok=True)
 
 
-def scanner_at(sysfs: Path, dev: Path, vendor: str = "05e0") -> Found:
-    node(sysfs, dev, "tty", "ttyACM0", usb(sysfs, "1-2", vendor, "1701", "DS2208", "S123"))
+def scanner_at(sysfs: Path, dev: Path, vendor: str = "05e0", serial: str = "S123") -> Found:
+    node(sysfs, dev, "tty", "ttyACM0", usb(sysfs, "1-2", vendor, "1701", "DS2208", serial))
     by_id = dev / "serial" / "by-id"
     by_id.mkdir(parents=True)
     (by_id / "usb-DS2208_S123-if00").symlink_to("/dev/ttyACM0")
@@ -82,6 +82,11 @@ def test_a_known_makers_serial_scanner_is_named_with_its_protocol_and_lasting_pa
     assert found.path == str(tmp_path / "dev" / "serial" / "by-id" / "usb-DS2208_S123-if00")
     assert found.framing == "ssi"
     assert "is not there" in found.problem, "the kernel of this test has no such node"
+
+
+def test_a_scanner_without_a_serial_number_is_named_by_its_socket(tmp_path: Path) -> None:
+    found = scanner_at(tmp_path / "sys", tmp_path / "dev", serial="")
+    assert found.path == "usb:05e0:1701@usb-pci0-2"
 
 
 def test_an_adapter_says_that_anything_may_hang_on_it(tmp_path: Path) -> None:
@@ -115,6 +120,20 @@ def test_setup_adds_a_scanner_and_keeps_the_rest(config: Path) -> None:
     needs = {need["what"]: need for need in told.json["needs"]}
     assert needs["reads in packets"]["octets"] == "07 c6 04 00 ff ee 01 fd 41"
     assert "manual" in next(need for what, need in needs.items() if what.startswith("SSI on its line"))["how"]
+
+
+async def test_at_a_terminal_setup_asks_and_writes_nothing_unconfirmed(config: Path) -> None:
+    for answers, written in (("till-a\nn\n", False), ("till-a\ny\n", True)):
+        master, slave = os.openpty()
+        asking = spawn("terminal", "setup", "--config", config, "--path", "/dev/ttyACM0", stdin=slave)
+        os.close(slave)
+        os.write(master, answers.encode())
+        out, err = await asyncio.to_thread(asking.communicate, timeout=20)
+        os.close(master)
+        assert "Name [lane1]" in err
+        assert 'name = "till-a"' in out
+        assert asking.returncode == (0 if written else 130)
+        assert [one.name for one in load_config(config).scanners] == (["till-a"] if written else [])
 
 
 def test_setup_replaces_only_when_asked_and_only_that_one(config: Path) -> None:

@@ -187,7 +187,8 @@ def _kept(metrics: Metrics, snapshot: Snapshot) -> Iterator[str]:
 
 def _of(seen: msgspec.Struct | None, field: str) -> dict[tuple[()], float]:
     """A family without labels; without a sample while nothing is known."""
-    return {} if seen is None else {(): float(getattr(seen, field))}
+    value = None if seen is None else getattr(seen, field)
+    return {} if value is None else {(): float(value)}
 
 
 def _keyed(values: Mapping[str, int]) -> dict[tuple[str], int]:

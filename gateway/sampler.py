@@ -42,7 +42,7 @@ class DiskSeen(msgspec.Struct, frozen=True):
 
     free_bytes: int  # for us, not for root
     size_bytes: int
-    log_bytes: int  # the file and its write-ahead log
+    log_bytes: int | None  # the file and its write-ahead log; None: the log is not on this disk
 
 
 class Sampled(msgspec.Struct, frozen=True):
@@ -140,7 +140,7 @@ def differences(before: Sequence[int], heads: Sequence[int], after: Sequence[int
 def _disk(log_file: Path) -> DiskSeen | None:
     try:
         usage = shutil.disk_usage(log_file.parent)
-        files = (log_file, Path(f"{log_file}-wal"))
-        return DiskSeen(usage.free, usage.total, sum(file.stat().st_size for file in files if file.exists()))
+        sizes = [file.stat().st_size for file in (log_file, Path(f"{log_file}-wal")) if file.exists()]
+        return DiskSeen(usage.free, usage.total, sum(sizes) if sizes else None)
     except OSError:
         return None

@@ -9,13 +9,16 @@ from conftest import Run
 from gateway_scrape import families
 from source_tree import ROOT
 
+from devices.health import Health
+from devices.health import exposition as terminal_exposition
 from gateway import metrics, slo
 
 PROMETHEUS = ROOT / "ops" / "prometheus"
 RULES = sorted((PROMETHEUS / "rules").glob("*.yml"))
 TESTS = sorted((PROMETHEUS / "tests").glob("*.yml"))
 # Told by the terminal daemon, which no gateway's scrape shows.
-OF_TERMINALS = {"tillgate_terminal_journal_oldest_seconds"}
+_HEALTH = Health(started_ms=0, at_ms=0, connected=True, waiting=0, oldest_ms=0, journal_bytes=0, scanners=[])
+OF_TERMINALS = {line.split(" ")[0] for line in families(terminal_exposition(_HEALTH))}
 
 
 def rules() -> list[dict[str, object]]:

@@ -120,6 +120,7 @@ async def test_scans_over_an_unplug_in_the_middle_of_one(wedge: Wedge, tmp_path:
         await asyncio.sleep(0.05)  # nothing can be seen of half a scan
         wedge.unplug()
         await till.until(3, till.ports)
+        await asyncio.sleep(0.3)  # some attempts, which tell nothing new
         wedge.plug()
         await till.until(4, till.ports)
         wedge.scan("AFTER-IT")

@@ -25,6 +25,7 @@ from tls_files import write_tls_files
 from gateway.config import BadConfig, ServerConfig
 from gateway.core import wall_ms
 from gateway.embedded import EmbeddedLocked
+from gateway.ends import ENDS_FILE, Ends
 from gateway.keyfile import KeyFault
 from gateway.main import GATEWAY_FILE, Served, running
 from gateway.messages import Drain, Redeem, RedeemMany, Verdict, Verdicts
@@ -262,6 +263,9 @@ async def test_a_bug_in_a_callback_ends_the_process_with_1(furnished: tuple[Path
         assert await ended(served.child) == 1
         assert served.child.stderr is not None
         assert "AssertionError: a bug" in served.child.stderr.read()
+    ends = Ends(furnished[0] / ENDS_FILE)
+    assert ends.counts == {"log": 0, "index": 0, "bug": 1}, "the next gateway tells it"
+    ends.close()
 
 
 async def test_a_second_signal_ends_at_once_with_1(furnished: tuple[Path, list[str]]) -> None:

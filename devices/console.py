@@ -11,6 +11,8 @@ from typing import Literal
 
 import msgspec
 
+from gateway.messages import REF_CHARS_MAX
+
 SOCKET_NAME = "terminal.sock"
 HEALTH_COMMAND = "health"  # on the socket only: one line of JSON, for programs
 ANSWER_S = 5.0  # a till answers at once; one that is stuck must not hold up whoever asks
@@ -47,13 +49,27 @@ class ShowPairing(msgspec.Struct, frozen=True):
     """`pair`: digits with which a phone or tablet may open the cashier's page."""
 
 
-def parse_command(line: str) -> Undo | TypedCode | ShowOpen | ShowPairing | None:
+class SetReference(msgspec.Struct, frozen=True):
+    """`cashier <id>` or `receipt <number>`: told to the gateway with every scan from now on; without text, no more."""
+
+    which: Literal["cashier", "receipt"]
+    text: str
+
+
+Command = Undo | TypedCode | ShowOpen | ShowPairing | SetReference
+
+
+def parse_command(line: str) -> Command | None:
     """None: not a command; say which there are."""
     words = line.split()
     if words == ["waiting"]:
         return ShowOpen()
     if words == ["pair"]:
         return ShowPairing()
+    if words and words[0] in ("cashier", "receipt") and len(words) <= 2:
+        text = "".join(words[1:])
+        fits = len(text) <= REF_CHARS_MAX and text.isprintable()
+        return SetReference("cashier" if words[0] == "cashier" else "receipt", text) if fits else None
     if len(words) == 2 and words[0] in ("reverse", "give-up"):
         tail = words[1].lower().removeprefix("#").replace("-", "")
         if tail == "last":

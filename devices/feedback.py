@@ -220,14 +220,18 @@ _SAY = {
     "no_such": ("no scan like that, or nothing to undo there", "没有这条记录，或没有可撤销的内容"),
     "ambiguous": ("more than one scan ends so: type more of it", "有多笔记录符合，请输入更多位"),
     "not_open": ("that one has its answer: use `reverse`", "该笔已有结果：请用 `reverse`"),
+    "ref_cashier": ("every scan from now on names the cashier", "此后每次扫码都记录收银员"),
+    "no_ref_cashier": ("no cashier is named any more", "已不再记录收银员"),
+    "ref_receipt": ("every scan from now on names the receipt", "此后每次扫码都记录小票号"),
+    "no_ref_receipt": ("no receipt is named any more", "已不再记录小票号"),
     "commands": (
-        "commands: reverse last | reverse <number> | give-up last | give-up <number> | code <text> | waiting | pair",
-        "命令：reverse last | reverse <编号> | give-up last | give-up <编号> | code <券码> | waiting | pair",
+        "commands: (reverse | give-up) (last | <number>) | code <text> | cashier <id> | receipt <number> | waiting | pair",
+        "命令：(reverse | give-up) (last | <编号>) | code <券码> | cashier <工号> | receipt <小票号> | waiting | pair",
     ),
 }
 _WINNER = ("Used at {store}, till {terminal}, {at}.", "使用门店 {store}，收银台 {terminal}，时间 {at}。")
 _OFFER = ("Worth: {offer}.", "券面内容：{offer}。")
-_WORDS_ARE_THE_TEXT = ("notice", "open", "pair")  # their words stand without brackets
+_WORDS_ARE_THE_TEXT = ("notice", "open", "pair", "ref_cashier", "ref_receipt")  # their words stand without brackets
 _NEW_REFUSAL = (
     "REFUSED: reason {number}, new to this till. Give nothing; call your supervisor.",
     "已拒绝：原因代码 {number}，本机未收录。请勿交付商品或给予优惠，并联系主管。",

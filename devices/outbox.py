@@ -34,7 +34,7 @@ RETRY_MS_FIRST = 100  # the gateway's recovery is often over by then
 RETRY_MS_MAX = 5000  # a shopper is waiting: no longer than this between two questions
 FLIGHTS_MAX = 4  # messages unanswered at once: 1,024 scans drain a backlog at full speed without flooding
 MESSAGE_BYTES_MAX = 1 << 17  # half of what a gateway takes; 256 usual codes, by the estimate below, are half of this
-FIXED_BYTES = 128  # of a scan or reversal all but its code: ids, times, the till's own reason; there are no references
+FIXED_BYTES = 128  # of a scan or reversal all but its code and references: ids, times, the till's own reason
 UTF8_BYTES_MAX = 4  # of one character (RFC 3629)
 SILENT_ROUNDS_MAX = 2  # deadlines missed one after the other until the connection itself is not believed
 
@@ -250,7 +250,8 @@ def _parts(bodies: Iterable[Body]) -> Iterator[list[Body]]:
 
 def _bytes_at_most(body: Redeem | Reverse) -> int:
     scan = body if isinstance(body, Redeem) else body.original
-    return FIXED_BYTES + UTF8_BYTES_MAX * (len(scan.code) if scan else 0)
+    texts = (scan.code, scan.merchant_ref, scan.cashier_ref) if scan else ()
+    return FIXED_BYTES + UTF8_BYTES_MAX * sum(len(text) for text in texts if text)
 
 
 def _spread_out(places: list[Place], count: int) -> list[Position | None]:

@@ -19,7 +19,7 @@ from typing import Literal
 
 import msgspec
 
-from devices.console import ShowOpen, ShowPairing, TypedCode, Undo, parse_command
+from devices.console import SetReference, ShowOpen, ShowPairing, TypedCode, Undo, parse_command
 from devices.feedback import Mood, Told, mood_of, tail_of
 from devices.framing import RESENT_MS, Frame, FrameFault, Signal
 from devices.journal import Journal, JournalFull
@@ -65,6 +65,7 @@ class Till:
         self._last_reads: dict[str, tuple[bytes, bytes, int]] = {}  # source -> hash, redemption_id, monotonic ms
         self._told_unsure: set[bytes] = set()
         self._soundings: dict[str, _Sounding] = {}  # by scanner
+        self._references: dict[str, str | None] = {"receipt": None, "cashier": None}  # of new scans
 
     @property
     def online(self) -> bool:
@@ -113,6 +114,9 @@ class Till:
                 return await self.take_read(TYPED_SOURCE, Frame(code.encode()), ENTRY_TYPED)
             case ShowOpen():
                 return self._show_open()
+            case SetReference(which=which, text=text):
+                self._references[which] = text or None
+                return self._tell(Mood.PLAIN, f"ref_{which}" if text else f"no_ref_{which}", words=text)
             case ShowPairing():
                 digits = self.pairing()
                 return self._tell(Mood.PLAIN, "pair" if digits else "no_pair", words=digits)
@@ -182,7 +186,8 @@ class Till:
         """Journal a new scan and have it asked; its id, or None when there is no room for it."""
         if self._journal.ledger.open_count() >= JOURNAL_UNRESOLVED_MAX:
             return None
-        redeem = Redeem(_new_id(), code, _now_ms(), entry)
+        receipt, cashier = self._references["receipt"], self._references["cashier"]
+        redeem = Redeem(_new_id(), code, _now_ms(), entry, receipt, cashier)
         scanned = Scanned(redeem.redemption_id, redeem.scanned_ms, code_hash, self._journal.seal(redeem))
         try:
             await self._journal.commit(scanned)

@@ -123,6 +123,18 @@ async def test_a_gateway_that_talks_nonsense_is_left_and_asked_again(till: TillB
     assert len(set(gateway.scans)) == 1
 
 
+async def test_cashier_and_receipt_go_with_the_scans_after_them(till: TillBench, gateway: ScriptedGateway) -> None:
+    await started(till)
+    for number, commands in enumerate(((), ("cashier 4711", "receipt R-17"), ("receipt",))):
+        for command in commands:
+            till.type(command)
+            await till.until_shown({"cashier 4711": "4711", "receipt R-17": "R-17"}.get(command, "no receipt is named"))
+        till.scanner.write(b"CODE %d\r" % number)
+        await till.until_shown("ACCEPTED", number + 1)
+    told = [(scan.merchant_ref, scan.cashier_ref) for scan in gateway.scans]
+    assert told == [(None, None), ("R-17", "4711"), (None, "4711")]
+
+
 async def test_reverse_and_scan_again(till: TillBench, gateway: ScriptedGateway) -> None:
     await started(till)
     till.scanner.write(b"CODE\r")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from devices.console import ShowOpen, TypedCode, Undo, parse_command
+from devices.console import SetReference, ShowOpen, TypedCode, Undo, parse_command
 
 
 @pytest.mark.parametrize(
@@ -16,6 +16,11 @@ from devices.console import ShowOpen, TypedCode, Undo, parse_command
         ("reverse #AbCdEf", Undo("reverse", "abcdef")),
         ("  give-up 0192-abcd ", Undo("give-up", "0192abcd")),
         ("code 1234 5678", TypedCode("1234 5678")),
+        ("cashier 4711", SetReference("cashier", "4711")),
+        ("cashier", SetReference("cashier", "")),
+        ("receipt 2026-11-22/17", SetReference("receipt", "2026-11-22/17")),
+        ("receipt " + "9" * 65, None),  # longer than the gateway takes
+        ("receipt 1 2", None),
         ("", None),
         ("reverse", None),
         ("reverse abc", None),  # too short to be meant

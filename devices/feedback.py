@@ -225,8 +225,8 @@ _SAY = {
     "ref_receipt": ("every scan from now on names the receipt", "此后每次扫码都记录小票号"),
     "no_ref_receipt": ("no receipt is named any more", "已不再记录小票号"),
     "commands": (
-        "commands: (reverse | give-up) (last | <number>) | code <text> | cashier <id> | receipt <number> | waiting | pair",
-        "命令：(reverse | give-up) (last | <编号>) | code <券码> | cashier <工号> | receipt <小票号> | waiting | pair",
+        "type: reverse or give-up, with last or <number> | code <text> | cashier <id> | receipt <id> | waiting | pair",
+        "命令：reverse 或 give-up+ last 或 <编号> | code <券码> | cashier <工号> | receipt <小票号> | waiting | pair",
     ),
 }
 _WINNER = ("Used at {store}, till {terminal}, {at}.", "使用门店 {store}，收银台 {terminal}，时间 {at}。")

@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-hardware hardware-packages lint ops-check alerts-live bench bench-framers bench-camera bench-tracing bench-till chaos chaos-planted fuzz rolling sim lock clean
+.PHONY: demo test test-hardware hardware-packages lint ops-check alerts-live bench bench-framers bench-camera bench-tracing bench-till bench-postgres chaos chaos-planted fuzz rolling sim lock clean
 
 demo: $(INSTALLED)
 	$(BIN)/tillgate demo
@@ -93,6 +93,11 @@ chaos-planted: $(INSTALLED)
 RATE ?= 2000
 rolling: $(INSTALLED)
 	$(BIN)/python tests/rolling.py --rate $(RATE) --seconds $(if $(filter-out 0,$(SECONDS)),$(SECONDS),30) --workers $(or $(WORKERS),2)
+
+BENCH ?= --rows b,c
+# The same rows with the log in SQLite and in PostgreSQL: make bench-postgres BENCH="--rows b,c --seconds 4"
+bench-postgres: $(INSTALLED)
+	$(BIN)/python tests/bench_postgres.py $(BENCH)
 
 # The simulator: make sim SEEDS=200000. One seed again, with its trace: .venv/bin/python tests/sim/run.py --seed N --trace
 SEEDS ?= 2000

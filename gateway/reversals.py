@@ -64,6 +64,8 @@ class Reversals:
             found = await self._ledger.find(reversal.redemption_id)
             used = self._redeemer.recent.get(reversal.reversal_id)
             used = used or await self._ledger.claim_id_of(reversal.reversal_id)
+            if found is not None and found.record.terminal not in self._control.directory.terminals:
+                await self._control.confirm()  # it was enrolled, and redeemed, at another gateway a moment ago
         except LogDamaged as damage:
             self._lanes[damage.partition].halt(str(damage))
             asked.give_up(index, 1)

@@ -103,8 +103,13 @@ def _row_names(context: click.Context, parameter: click.Parameter, text: str) ->
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Where to make the data directory: its disk is what is measured.  [default: the system's for temporary files]",
 )
+@click.option(
+    "--log-url",
+    metavar="URL",
+    help="Measure (a) to (c2) once more with the log in this PostgreSQL database, which must be empty.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print results as JSON.")
-def command(rows: list[str], seconds: float, directory: Path | None, as_json: bool) -> int:
+def command(rows: list[str], seconds: float, directory: Path | None, log_url: str | None, as_json: bool) -> int:
     """Measure this machine: durable verdicts a second, and the CPU one costs. Takes about a minute and a half.
 
     \b
@@ -116,7 +121,7 @@ def command(rows: list[str], seconds: float, directory: Path | None, as_json: bo
     console = Console(stderr=True)
     try:
         with tempfile.TemporaryDirectory(prefix="tillgate-", dir=directory) as name, console.status("") as told:
-            environment, measured = _bench(Path(name), rows, seconds, told.update)
+            environment, measured = _bench(Path(name), rows, seconds, log_url, told.update)
     except (GatewayFailed, OSError, HTTPException, subprocess.TimeoutExpired) as error:
         raise click.ClickException(str(error)) from None
     if as_json:
@@ -127,13 +132,28 @@ def command(rows: list[str], seconds: float, directory: Path | None, as_json: bo
 
 
 def _bench(
-    directory: Path, names: list[str], seconds: float, tell: Callable[[str], None]
+    directory: Path, names: list[str], seconds: float, log_url: str | None, tell: Callable[[str], None]
 ) -> tuple[dict[str, str], list[Row]]:
     loaded = [name for name in names if name in KINDS]
+    environment, rows = _loaded(directory / "d", loaded, seconds, tell)
+    if log_url is not None:
+        _, shared = _loaded(directory / "p", loaded, seconds, tell, LOG__URL=log_url)
+        for row in shared:  # the marks are for the log every gateway starts with
+            what = f"{row.what}; log in PostgreSQL"
+            rows.append(msgspec.structs.replace(row, name=f"{row.name} pg", what=what, marks=[]))
+    if "d" in names:
+        rows += _claim_rows(rows, min(seconds, CLAIM_SECONDS_MAX), directory, tell)
+    return environment, rows
+
+
+def _loaded(
+    directory: Path, loaded: list[str], seconds: float, tell: Callable[[str], None], **settings: str
+) -> tuple[dict[str, str], list[Row]]:
+    """The rows of a gateway of our own, with these settings besides."""
     wanted = [_vouchers(KINDS[name], seconds) for name in loaded]
     tills = max((KINDS[name].shape.connections for name in loaded), default=1)
     tell("starting a gateway")
-    with running_gateway(directory / "d") as gateway, _bare() as bare:
+    with running_gateway(directory, **settings) as gateway, _bare() as bare:
         tell(f"issuing {sum(wanted):,} vouchers, enrolling {tills} tills")
         stage = set_up(gateway, tills, max(1, sum(wanted)))
         environment = environment_of(directory, gateway.valkey_pid)
@@ -144,8 +164,6 @@ def _bench(
             tell(f"({name}) {KINDS[name].what}")
             codes, start = stage.codes[start : start + count], start + count
             rows.append(_row(name, gateway, bare, stage, codes, seconds))
-    if "d" in names:
-        rows += _claim_rows(rows, min(seconds, CLAIM_SECONDS_MAX), directory, tell)
     return environment, rows
 
 

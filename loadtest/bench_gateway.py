@@ -66,14 +66,18 @@ class Gateway:
 
 
 @contextmanager
-def running_gateway(directory: Path) -> Iterator[Gateway]:
-    """Initialise `directory`, serve it with `tillgate serve`, stop it in the end. Raises GatewayFailed."""
+def running_gateway(directory: Path, **settings: str) -> Iterator[Gateway]:
+    """Initialise `directory`, serve it with `tillgate serve`, stop it in the end. Raises GatewayFailed.
+
+    `settings` are further variables, without their TILLGATE_.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("TILLGATE_")}
     environment = kept | {
         "TILLGATE_DATA": str(directory),
         "TILLGATE_SERVER__PORT": "0",
         "TILLGATE_METRICS__PORT": "0",
     }
+    environment |= {f"TILLGATE_{name}": value for name, value in settings.items()}
     command = [sys.executable, "-m", "gateway.cli"]
     init = [*command, "init", "--partitions", str(PARTITIONS)]
     made = subprocess.run(init, env=environment, capture_output=True, text=True, check=False)

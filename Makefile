@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-hardware hardware-packages lint ops-check alerts-live bench bench-framers bench-camera bench-tracing bench-till bench-postgres chaos chaos-planted fuzz rolling sim lock clean
+.PHONY: demo test test-hardware hardware-packages lint ops-check alerts-live bench bench-framers bench-page bench-camera bench-tracing bench-till bench-postgres chaos chaos-planted fuzz rolling sim lock clean
 
 demo: $(INSTALLED)
 	$(BIN)/tillgate demo
@@ -62,6 +62,10 @@ SECONDS ?= 0
 chaos: $(INSTALLED)
 	$(BIN)/python tests/fault/chaos.py --faults $(FAULTS) --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(CHAOS)
 
+# From the end of a frame to the cashier's page, drawn; needs chromium, and says so.
+bench-page: $(INSTALLED)
+	$(BIN)/python tests/bench_page.py
+
 bench-framers: $(INSTALLED)
 	$(BIN)/python tests/bench_framers.py
 
@@ -74,6 +78,10 @@ bench-till: $(INSTALLED)
 bench-tracing: $(INSTALLED)
 	@$(BIN)/python -c 'import opentelemetry.sdk' 2>/dev/null || $(BIN)/python -m pip install -qq --editable '.[otel]'
 	$(BIN)/python tests/bench_tracing.py
+
+# What metrics and an open console cost: CPU a verdict, watched and not, ten pairs (five minutes). On a quiet machine.
+bench-console: $(INSTALLED)
+	$(BIN)/python tests/bench_console.py $(if $(PAIRS),--pairs $(PAIRS))
 
 # Drawn phone screens: what share of each kind is read, and at what cost. PICTURES=100 for more of each kind.
 PICTURES ?= 24

@@ -9,13 +9,14 @@ it needs no `await`: a till that does not read has its buffer bounded and its li
 """
 
 import asyncio
+import functools
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from gateway.answers import note_of, winner_of
+from gateway.answers import TEXTS_KEPT_MAX, note_of, winner_of
 from gateway.campaign import Campaign, is_eligible
 from gateway.codes import KeyRing, Signed, spelled_by
 from gateway.directory import Directory, Terminal
@@ -35,6 +36,7 @@ from gateway.messages import (
     Verdict,
     Verdicts,
 )
+from gateway.money import money_text
 from gateway.stream_wire import NO_REVERSAL, NO_SCAN, UNDECODABLE, LooseRedeem, Wire, fault_text, read_each
 from gateway.texts import moment_text
 
@@ -191,7 +193,9 @@ class Till:
     ) -> None:
         self._stream.redeemed.answered(self.terminal.store, asked.codes, self._stream.loop.time() - started_s)
         codes = asked.codes.translate(_REDEEMED)
-        if codes.count(0) == len(codes):
+        if len(codes) == 1 and not codes[0]:
+            self._tell(ref, codes, asked, offer_of(self._stream.core.control.directory, scans[0]))
+        elif codes.count(0) == len(codes):
             self._tell(ref, codes, asked, {})
         elif nameless := [i for i in asked.told if codes[i] in _TAKEN and spelled_by(scans[i].code) is None]:
             self._stream.spawn(self._answer_named(ref, codes, scans, faults, asked, nameless))
@@ -242,6 +246,24 @@ class Till:
         self.send(Verdicts(ref, bytes(codes), asked.at_ms, places, details))
         if self._finishing:
             self.finish()
+
+
+@functools.lru_cache(maxsize=TEXTS_KEPT_MAX)
+def _offered(title: str, value_minor: int, currency: str) -> dict[int, Detail]:
+    value = f", {money_text(value_minor, currency)}" if value_minor else ""  # a gift may have none
+    return {0: Detail(offer=title + value)}
+
+
+def offer_of(directory: Directory, scan: Redeem) -> dict[int, Detail]:
+    """What an accepted voucher is worth, told where it came alone, because then a cashier waits for it.
+
+    Only codes that name their campaign say it at once. The voucher was accepted, so its code is genuine.
+    """
+    spelled = spelled_by(scan.code)
+    campaign = None if spelled is None else directory.campaigns.get(spelled[0])
+    if campaign is None:
+        return {}
+    return _offered(campaign.offer.title, campaign.offer.value_minor, campaign.offer.currency)
 
 
 def details(

@@ -115,7 +115,7 @@ async def test_sound_asks_for_a_touch_and_can_be_muted(till: PageTill, browser: 
         await until_kind(page, "ready")
         assert await button.inner_text() == "Touch for sound"
         await page.click("#scene")
-        await page.wait_for_function("document.querySelector('#sound-button').textContent === 'Sound on'")
+        await page.wait_for_function("() => document.querySelector('#sound-button').textContent === 'Sound on'")
         await button.click()
         assert await button.inner_text() == "Sound off"
         assert await button.get_attribute("aria-pressed") == "false"

@@ -28,6 +28,7 @@ from gateway.messages import (
     Verdict,
     Verdicts,
 )
+from gateway.money import money_text
 
 PROTOCOLS = (SUBPROTOCOL, SUBPROTOCOL_JSON)
 
@@ -59,6 +60,20 @@ async def test_scans_are_redeemed_once_and_the_answer_says_where(here: Site, pro
         assert verdict is Verdict.ALREADY_REDEEMED
         assert detail.winner is not None
         assert (detail.winner.store, detail.winner.terminal, detail.winner.at_ms) == ("s1", "*01", answer.at_ms)
+
+
+async def test_an_accepted_voucher_that_comes_alone_says_what_it_is_worth(here: Site) -> None:
+    await here.w.write(
+        e.CampaignCreated(campaign=9, slug="tea", offer=offer(stores=("s1",), kind="gift", value_minor=0))
+    )
+    first, second, third = await here.w.codes(3)
+    (gift,) = await here.w.codes(1, "tea", "tea")
+    async with here.till(1) as till:
+        _, detail = await till.verdict(here.w.scan(first))
+        worth = here.w.directory.campaigns[1].offer
+        assert detail == Detail(offer=f"{worth.title}, {money_text(worth.value_minor, worth.currency)}")
+        assert (await till.verdict(here.w.scan(gift)))[1].offer == worth.title
+        assert (await till.redeem(here.w.scan(second), here.w.scan(third))).details == {}, "a backlog has no reader"
 
 
 async def test_who_was_first_is_told_only_where_the_campaign_is_valid(here: Site) -> None:

@@ -225,7 +225,7 @@ _SAY = {
     "ref_receipt": ("every scan from now on names the receipt", "此后每次扫码都记录小票号"),
     "no_ref_receipt": ("no receipt is named any more", "已不再记录小票号"),
     "commands": (
-        "type: reverse or give-up, with last or <number> | code <text> | cashier <id> | receipt <id> | waiting | pair",
+        "commands: reverse or give-up + last or <number> | code <text> | cashier <id> | receipt <id> | waiting | pair",
         "命令：reverse 或 give-up+ last 或 <编号> | code <券码> | cashier <工号> | receipt <小票号> | waiting | pair",
     ),
 }

@@ -6,6 +6,7 @@ in a thread, one at a time.
 """
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import struct
@@ -95,13 +96,15 @@ class HidPosScanner(NodeScanner):
     async def _write(self, write: Callable[[int, T], object], what: T) -> None:
         if self._fd < 0:
             return
-        fd = os.dup(self._fd)  # the node may be closed, and its number be used again, while the thread writes
-        try:
-            await asyncio.to_thread(write, fd, what)
-        except OSError:
-            pass  # gone, or deaf: the reader notices the one, and the screen tells the verdict anyhow
-        finally:
+        fd = os.dup(self._fd)  # the node may be closed, and its number be used again, before the thread writes
+
+        def write_and_close() -> None:
+            # Gone, or deaf: the reader notices the one, and the screen tells the verdict anyhow.
+            with contextlib.suppress(OSError):
+                write(fd, what)
             os.close(fd)
+
+        await asyncio.to_thread(write_and_close)
 
 
 def redirect(fd: int, reports: HidPosFramer) -> None:

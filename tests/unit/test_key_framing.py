@@ -66,6 +66,13 @@ def test_keys_of_one_report_count_in_its_own_order() -> None:
     assert read(KeyFramer(), wire) == [b"bac"]
 
 
+def test_a_key_that_goes_down_before_the_last_one_is_up_is_a_character() -> None:
+    """Recorded: reports `1e`, `1e 1f`, `1f` make 1 down, 2 down, 1 up."""
+    one, two = US["1"], US["2"]
+    wire = report(1000, (one, 1)) + report(1008, (two, 1)) + report(1016, (one, 0)) + report(1024, (two, 0))
+    assert read(KeyFramer(), wire + keys((one,), (ENTER,), at_ms=1032)) == [b"121"]
+
+
 def test_gs_by_control_by_function_key_and_on_any_board() -> None:
     gs1 = "]d2010950110153000317260101\x1d10ABC"
     assert read(KeyFramer(), scan(gs1)) == [gs1.encode()]

@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-hardware hardware-packages lint ops-check alerts-live bench bench-framers bench-page bench-camera bench-tracing bench-till bench-postgres chaos chaos-planted fuzz rolling sim lock clean
+.PHONY: demo test test-hardware hardware-packages lint ops-check alerts-live bench bench-framers bench-page bench-camera bench-tracing bench-till bench-console bench-postgres chaos chaos-planted fuzz rolling sim lock clean
 
 demo: $(INSTALLED)
 	$(BIN)/tillgate demo

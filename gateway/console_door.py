@@ -6,7 +6,7 @@ viewer's name (ops/decisions/010). A fault of the counts' file stops the counts,
 
 import asyncio
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from aiohttp import web
 from eventstore.events import BadPayload
 from eventstore.follower import Follower
 from eventstore.hourly import HourlyCounts
-from eventstore.log import CONTROL, SEQ_BITS, LogFailed
+from eventstore.log import CONTROL, SEQ_BITS, Batch, LogFailed
+from eventstore.outcomes import Cell
 from gateway import console_bodies as b
 from gateway.auth import Asker, Auth
 from gateway.campaign import Campaign
@@ -95,9 +96,10 @@ class Console:
             found: Terminal | None = core.control.directory.terminals.get(terminal)
             return found.store if found else None if terminal else ""
 
-        def on_counted(batch: Any, at_ms: int, cells: Any) -> None:
-            live.counted(at_ms, cells, wall_ms())
-            hub.saw(batch)
+        def on_counted(batches: Sequence[Batch], seconds: Mapping[int, Mapping[Cell, int]]) -> None:
+            for at_s, cells in seconds.items():
+                live.counted(at_s, cells, wall_ms() // 1000)
+            hub.saw(batches)
 
         owner = (core.log.partitions, core.log.meta.deployment_id)
         path = directory / CONSOLE_FILE

@@ -1,6 +1,5 @@
 """Records of the log as the console shows them: whole for a page, filtered and sampled for the live tail. Pure."""
 
-import struct
 from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
@@ -17,7 +16,7 @@ from eventstore.events import (
     record_at,
 )
 from eventstore.log import CONTROL, Batch
-from eventstore.vouchers import records_view
+from eventstore.outcomes import parts_of, words_of
 from gateway.console_bodies import Event, Tail
 from gateway.console_scope import View
 from gateway.messages import PUBLIC, Verdict
@@ -26,8 +25,7 @@ TAIL_EVENTS_MAX = 12  # a tick: with four ticks a second more than anyone can re
 LOOKED_AT_MAX = 4096  # records a tick looks at for one set of filters: 3 ms; the rest is counted as left out
 OPS = {e.REDEEM: "redeem", e.REVERSE: "reverse", e.VOID: "void", e.IMPORT: "import"}
 NOT_REFUSED = ("accepted", "tombstoned", "repeated")
-_CELL = struct.Struct(">B3xI40xI12x")  # op, campaign, terminal: see events.RECORD
-_Key = tuple[tuple[int, ...], int]  # those, and the verdict byte
+_Key = tuple[int, int, int]  # a record's two words (outcomes.py) and its verdict byte
 _HIDDEN = ("token_hash", "public_key", "offer", "redemption_id", "first", "second")
 
 
@@ -135,22 +133,27 @@ def tail_of(view: View, filters: Filters, batches: Sequence[Batch]) -> Tail:
             looked_at += count
             fitting = _fitting(view, filters, batch, count, fits)
             left_out += max(0, len(fitting) - room)
-            chosen, extras = fitting[-room:] * bool(room), extras_of(batch.payload)
+            chosen = fitting[-room:] if room else []
+            extras = extras_of(batch.payload) if chosen else {}
             records = [(index, record_at(batch.payload, index)) for index in chosen]
             told = [event_of(view, batch, at, record, at_ms, extras.get(at, Extra())) for at, record in records]
             shown = told + shown
     return Tail(sorted(shown, key=lambda event: event.at_ms), left_out)
 
 
-def _fitting(view: View, filters: Filters, batch: Batch, count: int, fits: dict[_Key, bool]) -> list[int]:
-    keys = list(zip(_CELL.iter_unpack(records_view(batch.payload, count)), batch.verdicts, strict=True))
+def _fitting(view: View, filters: Filters, batch: Batch, count: int, fits: dict[_Key, bool]) -> Sequence[int]:
+    if view.sees_all and filters == Filters():
+        return range(count)
+    asked, where = words_of(batch.payload, count)
+    keys = list(zip(asked, where, batch.verdicts, strict=True))
     for key in set(keys) - fits.keys():
         fits[key] = _fits(view, filters, key)
     return [index for index, key in enumerate(keys) if fits[key]]
 
 
 def _fits(view: View, filters: Filters, key: _Key) -> bool:
-    (op, number, terminal), byte = key
+    *words, byte = key
+    op, number, terminal = parts_of((words[0], words[1]))
     directory = view.directory
     till, campaign = directory.terminals.get(terminal), directory.campaigns.get(number)
     store, slug, verdict = till.store if till else "", campaign.slug if campaign else "", told_as(view, byte)

@@ -110,13 +110,13 @@ class Hub:
         self._loop = asyncio.get_running_loop()
         self._meter = _Meter(metrics)
 
-    def saw(self, batch: Batch) -> None:
-        """A batch was counted: it may be shown."""
-        self._positions[batch.partition] = batch.seq
+    def saw(self, batches: Sequence[Batch]) -> None:
+        """These were counted: they may be shown."""
+        self._positions[batches[-1].partition] = batches[-1].seq
         if any("tail" in viewer.topics for viewer in self.viewers):
-            if len(self._fresh) >= BATCHES_WAITING_MAX:
+            self._fresh.extend(batches)
+            while len(self._fresh) > BATCHES_WAITING_MAX:
                 self._fresh_left_out += len(self._fresh.popleft().verdicts)
-            self._fresh.append(batch)
 
     def position(self) -> str:
         """Up to where what is shown was counted: `0:17,1:4,control:9`."""

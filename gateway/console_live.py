@@ -48,10 +48,9 @@ class Live:
         self._told: dict[int, Told] = {}
         self._before: Latencies | None = None
 
-    def counted(self, at_ms: int, cells: Mapping[Cell, int], now_ms: int) -> None:
-        """A batch made at `at_ms` was counted."""
-        at_s = at_ms // 1000
-        if at_s < now_ms // 1000 - LATE_S_MAX:
+    def counted(self, at_s: int, cells: Mapping[Cell, int], now_s: int) -> None:
+        """What batches made in the second `at_s` add to it."""
+        if at_s < now_s - LATE_S_MAX:
             return
         second = self._second(at_s)
         if len(second) < CELLS_MAX:

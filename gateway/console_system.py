@@ -39,7 +39,7 @@ class Surroundings:
             draining=core.leaving,
             troubles=core.troubles(),
             partitions=list(self._partitions(core)),
-            log_bytes=disk.log_bytes if disk else 0,
+            log_bytes=(disk.log_bytes or 0) if disk else 0,
             disk_free_bytes=disk.free_bytes if disk else 0,
             disk_bytes=disk.size_bytes if disk else 0,
             lag_p99_ms=round(1000 * quantile(lag.bounds, lag.counts, 0.99), 2),

@@ -59,7 +59,7 @@ function App() {
     if (bearer) enter(bearer);
     return () => removeEventListener("hashchange", moved);
   }, []);
-  useEffect(() => { document.title = `${t(at[0] || "now")} · Tillgate`; });
+  useEffect(() => { document.title = `${t(at[0] in SCREENS ? at[0] : "now")} · Tillgate`; });
   if (!bearer) return html`<${SignIn} onToken=${enter} fault=${fault} redraw=${redraw} />`;
   if (!me) return html`<main class="door"><${Waiting} fault=${fault && new Error(fault)} again=${() => enter(bearer)} /></main>`;
   return html`<${Frame} me=${me} at=${at} leave=${leave} redraw=${redraw} />`;

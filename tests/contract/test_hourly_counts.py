@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from log_batches import AT_MS, head_of, id16, record, redeemed
@@ -21,9 +21,11 @@ class Told:
         self.cells: Counter[Cell] = Counter()
         self.asked = 0
 
-    def counted(self, batch: Batch, at_ms: int, cells: object) -> None:
-        assert at_ms == AT_MS
-        self.cells.update(cells)  # type: ignore[call-overload]
+    def counted(self, batches: Sequence[Batch], seconds: Mapping[int, Mapping[Cell, int]]) -> None:
+        assert batches
+        for at_s, cells in seconds.items():
+            assert at_s == AT_MS // 1000
+            self.cells.update(cells)
 
     async def learn(self) -> None:
         self.asked += 1

@@ -1,6 +1,7 @@
 """What the console computes: seconds, shares and quantiles, forecasts, the tail's sampling, and who sees what."""
 
 import struct
+from collections import Counter
 from collections.abc import Mapping
 
 import msgspec
@@ -12,7 +13,7 @@ from log_batches import id16, record, redeemed
 from eventstore import events as e
 from eventstore.events import REDEEM, REVERSE
 from eventstore.log import EMPTY_HEAD
-from eventstore.outcomes import HOUR_MS, Cell, kind_of, outcome_of
+from eventstore.outcomes import HOUR_MS, Cell, counted, kind_of, outcome_of, parts_of
 from gateway.console_bodies import CampaignRow, Hour
 from gateway.console_events import LOOKED_AT_MAX, TAIL_EVENTS_MAX, Filters, tail_of
 from gateway.console_forecast import forecast
@@ -40,8 +41,8 @@ def cells(**by_store: dict[int, int]) -> Mapping[Cell, int]:
 
 def test_seconds_have_no_gaps_and_hold_only_what_the_asker_sees() -> None:
     live = Live(NOW_MS - 10_000)
-    live.counted(NOW_MS - 3000, cells(a={ACCEPTED: 5, ALREADY: 1}, b={ACCEPTED: 2}), NOW_MS - 3000)
-    live.counted(NOW_MS, cells(a={REVERSED: 1}), NOW_MS)
+    live.counted(NOW_S - 3, cells(a={ACCEPTED: 5, ALREADY: 1}, b={ACCEPTED: 2}), NOW_S - 3)
+    live.counted(NOW_S, cells(a={REVERSED: 1}), NOW_S)
     all_of_it = live.seconds(everyone, NOW_S, 5)
     assert [(s.at_s - NOW_S, s.redeemed, s.refused, s.reversed) for s in all_of_it] == [
         (-4, 0, 0, 0), (-3, 7, 1, 0), (-2, 0, 0, 0), (-1, 0, 0, 0), (0, 0, 0, 1)
@@ -54,7 +55,7 @@ def test_seconds_have_no_gaps_and_hold_only_what_the_asker_sees() -> None:
 
 def test_what_is_read_from_long_ago_is_not_the_present() -> None:
     live = Live(NOW_MS - 10_000)
-    live.counted(NOW_MS - (LATE_S_MAX + 1) * 1000, cells(a={ACCEPTED: 5}), NOW_MS)
+    live.counted(NOW_S - LATE_S_MAX - 1, cells(a={ACCEPTED: 5}), NOW_S)
     assert live.mix(everyone, NOW_S) == {}
 
 
@@ -197,3 +198,19 @@ def test_outcomes_have_one_word_each() -> None:
     assert outcome_of(kind_of(REVERSE, Verdict.TOMBSTONED)) == "tombstoned"
     assert outcome_of(kind_of(e.VOID, Verdict.ACCEPTED)) == "voided"
     assert outcome_of(kind_of(e.VOID, Verdict.ALREADY_REDEEMED)) == "denied"
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(1, 4), st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1), st.sampled_from((0, 2, 21, 255))
+        ),
+        max_size=20,
+    )
+)
+def test_words_count_what_unpacked_records_count(rows: list[tuple[int, int, int, int]]) -> None:
+    made = redeemed(0, EMPTY_HEAD, [(record(op, campaign=c, terminal=t), v) for op, c, t, v in rows])
+    found: Counter[tuple[int, int, int, int]] = Counter()
+    for (words, verdict), n in counted(made, len(rows)).items():
+        found[(*parts_of(words), verdict)] += n
+    assert found == Counter(rows)

@@ -108,6 +108,14 @@ def _write_config(path: Path, url: str, state_directory: Path, ca_file: str, enr
             '# path = "/dev/serial/by-id/..."',
             '# suffix = "cr"',
             "",
+            "# The cashier's page, at http://127.0.0.1:8470; listen lets phones in, by TLS and paired.",
+            "# [page]",
+            '# listen = "0.0.0.0:8443"',
+            "",
+            "# A slip for each accepted voucher; needs the extra `receipt`.",
+            "# [receipt]",
+            '# printer = "/dev/usb/lp0"',
+            "",
         ]
     )
     with open(path, "x", encoding="utf-8") as file:

@@ -33,6 +33,7 @@ class Health(msgspec.Struct, frozen=True):
     waiting: int
     oldest_ms: int  # a length of time; 0: nothing waits
     journal_bytes: int
+    disk_free_bytes: int  # where the journal is; without room no scan is taken
     scanners: list[ScannerHealth]
 
 
@@ -57,6 +58,8 @@ def _terminal_lines(health: Health) -> Iterator[str]:
     age_s = health.oldest_ms / 1000
     yield from _gauge("journal_oldest_seconds", "How long the oldest of them has waited; 0 when none waits.", age_s)
     yield from _gauge("journal_bytes", "Size of the journal file.", health.journal_bytes)
+    free = "Room on the journal's disk: without any, no scan is taken."
+    yield from _gauge("disk_free_bytes", free, health.disk_free_bytes)
     started_s = health.started_ms / 1000
     yield from _gauge("start_time_seconds", "When the daemon started, Unix time.", started_s)
 

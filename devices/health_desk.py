@@ -1,5 +1,6 @@
 """Where a running till can be asked how it is: on its local socket, and by scrapes where an address is configured."""
 
+import os
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -38,6 +39,7 @@ class HealthDesk:
 
     def now(self) -> Health:
         now_ms, ledger = _now_ms(), self._journal.ledger
+        disk = os.statvfs(self._config.state_directory)
         return Health(
             started_ms=self._started_ms,
             at_ms=now_ms,
@@ -45,6 +47,7 @@ class HealthDesk:
             waiting=ledger.open_count(),
             oldest_ms=oldest_ms(ledger.open_records(), now_ms),
             journal_bytes=self._journal.length,
+            disk_free_bytes=disk.f_bavail * disk.f_frsize,
             scanners=[scanner_health(one, self._kinds.get(name, name)) for name, one in self._scanners.items()],
         )
 

@@ -55,7 +55,8 @@ def health(config_file: Path, as_json: bool) -> None:
         return
     told = msgspec.json.decode(answer, type=Health)
     line = "connected" if told.connected else "not connected: scans are kept and asked later"
-    print_one({"gateway": line, "waiting": told.waiting, "oldest_ms": told.oldest_ms}, as_json)
+    free = f"{told.disk_free_bytes / 2**20:,.0f} MiB"
+    print_one({"gateway": line, "waiting": told.waiting, "oldest_ms": told.oldest_ms, "disk free": free}, as_json)
     click.echo()
     columns = ("scanner", "kind", "state", "reads", "faults", "checksum", "resent", "refused", "lost", "last_at_ms")
     rows = [

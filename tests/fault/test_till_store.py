@@ -67,9 +67,12 @@ def nodes_of(*scanners: PtyScanner) -> list[str]:
     return [os.path.realpath(one.path) for one in scanners]
 
 
-def health_of(till: TillBench) -> dict[str, ScannerHealth]:
-    told = msgspec.json.decode(ask_terminal(till.state / SOCKET_NAME, HEALTH_COMMAND), type=Health)
-    return {one.name: one for one in told.scanners}
+def told_health(till: TillBench) -> Health:
+    return msgspec.json.decode(ask_terminal(till.state / SOCKET_NAME, HEALTH_COMMAND), type=Health)
+
+
+def lanes_of(till: TillBench) -> dict[str, ScannerHealth]:
+    return {one.name: one for one in told_health(till).scanners}
 
 
 async def test_on_a_disk_without_room_nothing_is_acked_sent_or_pretended(small_disk: TillBench) -> None:
@@ -92,8 +95,9 @@ async def test_on_a_disk_without_room_nothing_is_acked_sent_or_pretended(small_d
         assert beep == b"\x12", "four long low"
         assert f"CODE {sent}" not in [scan.code for scan in gateway.scans]
         assert len(till.journal()) == sent - 1
-        counts = health_of(till)["lane1"].counts
+        counts = lanes_of(till)["lane1"].counts
         assert (counts.reads, counts.refused) == (sent, 1)
+        assert told_health(till).disk_free_bytes < 4096
         filler.unlink()
         scanner.send(b"CODE %d" % sent)
         await scanner.until_heard(ACK, sent)
@@ -141,7 +145,7 @@ async def test_scanners_that_come_back_under_each_others_numbers_keep_their_name
     await till.until_shown("EXPIRED")
     other.write(b"FROM 2\r")
     await till.until_shown("ACCEPTED", 2)
-    lanes = health_of(till)
+    lanes = lanes_of(till)
     assert lanes["lane1"].counts.faults == {FaultReason.CUT_OFF: 1}, "half a code is told and glued to nothing"
     assert [(lanes[name].counts.reads, lanes[name].counts.lost) for name in ("lane1", "lane2")] == [(2, 1), (1, 1)]
     assert [scan.code for scan in gateway.scans] == ["WHOLE", "FROM 1", "FROM 2"]

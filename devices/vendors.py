@@ -11,7 +11,7 @@ from difflib import SequenceMatcher
 
 import msgspec
 
-from devices.framing import honeywell, newland, ssi
+from devices.framing import honeywell, ssi
 
 
 class Vendor(msgspec.Struct, frozen=True):
@@ -86,12 +86,6 @@ NEEDS: dict[str, tuple[Need, ...]] = {  # by framing of the configuration; keybo
         Need(_QUIET, look_for="good read beep: off"),
     ),
     "camera": (),
-}
-
-QUERIES = {  # harmless, and answered by a scanner that speaks this protocol
-    "honeywell": honeywell.menu_command("REVINF^"),
-    "newland": newland.command("DFMADD*"),
-    "ssi": ssi.packet(0xA3),
 }
 
 TEST_CODES = {  # no vouchers; each shows what a line or a keyboard setting would change

@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NoReturn
 
-from devices.camera_ladder import Ladder, Luma, Seen
+from devices.camera_ladder import Ladder, Luma, Rung, Seen
 from devices.camera_pixels import FOURCCS, Stillness, luma_of_frame, luma_of_picture, points_of_frame
 from devices.camera_view import View
 from devices.config import CameraConfig
@@ -134,6 +134,7 @@ class CameraScanner:
         statistics, stillness = self.statistics, Stillness()
         skipped, damaged = statistics.frames_skipped, statistics.frames_damaged
         frame_s = looked_s = lively_s = time.monotonic()
+        is_empty = True
         while not self._stop.is_set():
             octets, now_s = camera.newest(FRAME_WAIT_S), time.monotonic()
             if octets is None and now_s - frame_s > SILENT_S:
@@ -146,7 +147,8 @@ class CameraScanner:
                 continue
             frame_s = now_s
             lively_s = now_s if stillness.moved(points) else lively_s
-            if now_s - lively_s > LIVELY_S and now_s - looked_s < STILL_LOOK_S:
+            is_still = now_s - lively_s > LIVELY_S
+            if is_still and now_s - looked_s < STILL_LOOK_S:
                 skipped += 1
                 self._stop.wait(STILL_PAUSE_S)
                 continue
@@ -154,14 +156,17 @@ class CameraScanner:
             if (luma := luma_of_frame(octets, camera.pixels)) is None:
                 damaged += 1
                 continue
-            self._look(loop, luma, now_s)
+            is_empty = self._look(loop, luma, now_s, is_idle=is_still and is_empty)
             self._stop.wait(time.monotonic() - now_s)
 
-    def _look(self, loop: asyncio.AbstractEventLoop, luma: Luma, now_s: float) -> None:
-        sharp = self.statistics.frames % SHARP_EVERY == 0
+    def _look(self, loop: asyncio.AbstractEventLoop, luma: Luma, now_s: float, *, is_idle: bool) -> bool:
+        """Whether there is nothing. Idle: an empty view in which nothing moves is only looked at cheaply."""
+        every_third = self.statistics.frames % SHARP_EVERY == 0
+        reach = Rung.GLOBAL if is_idle else Rung.SHARP if every_third else Rung.SMOOTH
         self.statistics.frames += 1
-        seen = self._ladder.read(luma, sharp=sharp, known=self._view.known)
+        seen = self._ladder.read(luma, up_to=reach, known=self._view.known)
         loop.call_soon_threadsafe(self._saw, seen, int(now_s * 1000))
+        return not seen.codes
 
     def _watch_folder(self, loop: asyncio.AbstractEventLoop) -> None:
         self._folder.open()

@@ -57,6 +57,7 @@ class Rung(enum.Enum):
     SHARP = "sharp"
 
 
+RUNGS = tuple(Rung)
 CAREFUL = (Rung.FULL, Rung.SMOOTH)  # the second look
 
 
@@ -89,11 +90,9 @@ class Ladder:
         self._has_linear = not CORRECTED.issuperset(symbologies)
         self._corrected = tuple(FORMS[name] for name in symbologies if name in CORRECTED)
 
-    def read(self, luma: Luma, *, sharp: bool = True, known: frozenset[Frame] = frozenset()) -> Seen:
-        """Climb until a rung gives a code. `sharp`: with the slowest rung; `known`: needs no second look."""
-        for rung in Rung:
-            if rung is Rung.SHARP and not sharp:
-                break
+    def read(self, luma: Luma, *, up_to: Rung = Rung.SHARP, known: frozenset[Frame] = frozenset()) -> Seen:
+        """Climb until a rung gives a code, `up_to` the last. What is `known` needs no second look."""
+        for rung in RUNGS[: RUNGS.index(up_to) + 1]:
             codes = {frame: sure for frame, sure, _ in self._codes(luma, rung)}
             if len(codes) > 1 or (codes and known.issuperset(codes)):
                 return Seen(codes, rung=rung)

@@ -73,6 +73,7 @@ function sounded(tone) {
   sound.play(tone);
   root.dataset.tone = tone;
   if (asking && tone !== "none") asking = ""; // a scan goes before a question
+  $("scene").scrollIntoView({ block: "nearest" });
 }
 
 // --- what is shown ---

@@ -15,6 +15,8 @@ from gateway.messages import Verdict
 pytestmark = needs_chromium
 CODE = "T1K0VOUCHER0123456789ABCDEFGHIJKLM"
 WIDTH, HEIGHT, SECONDS = 640, 480, 1
+WHOLE = """() => document.documentElement.scrollWidth <= innerWidth && video.getBoundingClientRect().top >= 0
+    && document.querySelector('#rest').getBoundingClientRect().bottom <= innerHeight"""
 LOOKS = 12  # more than a second's
 
 
@@ -119,3 +121,4 @@ async def test_a_phone_is_paired_once_and_scans_over_tls(tmp_path: Path, browser
             await page.get_by_text("To pair a phone, open this page").wait_for()
             await page.get_by_role("button", name="Camera").click()
             await until_kind(page, "accepted")
+            assert await page.evaluate(WHOLE), "picture and verdict are on the screen together"

@@ -61,28 +61,28 @@ def view(before: Samples, after: Samples, seconds: float, gateways: int) -> View
     per_gateway = max(1, gateways)
     return View(
         gateways=gateways,
-        ready=round(change.now("tillgate_ready")),
-        draining=round(change.now("tillgate_draining")),
+        ready=round(change.latest("tillgate_ready")),
+        draining=round(change.latest("tillgate_draining")),
         verdicts=change.rates("tillgate_redeem_requests_total", "outcome"),
         reasons=_most(reasons, REASONS_MAX),
         stores=_most(change.rates("tillgate_redeem_store_requests_total", "store"), STORES_MAX),
         p50_s=change.quantile(latency, 0.5),
         p99_s=change.quantile(latency, 0.99),
-        in_flight=round(change.now("tillgate_requests_in_flight")),
-        terminals=round(change.now("tillgate_terminals_connected")),
+        in_flight=round(change.latest("tillgate_requests_in_flight")),
+        terminals=round(change.latest("tillgate_terminals_connected")),
         partitions={name: round(count) for name, count in change.by("tillgate_partitions", "state").items() if count},
         records=change.rate("tillgate_events_appended_total"),
         fsync_p99_s=change.quantile("tillgate_event_log_fsync_duration_seconds", 0.99),
         loop_lag_p99_s=change.quantile("tillgate_event_loop_lag_seconds", 0.99),
         cpu=change.rate("process_cpu_seconds_total"),
-        memory_bytes=round(change.now("process_resident_memory_bytes")),
-        valkey_up=bool(change.now("tillgate_valkey_up")) if change.has("tillgate_valkey_up") else None,
+        memory_bytes=round(change.latest("process_resident_memory_bytes")),
+        valkey_up=bool(change.latest("tillgate_valkey_up")) if change.has("tillgate_valkey_up") else None,
         valkey_p99_s=change.quantile("tillgate_valkey_op_duration_seconds", 0.99),
-        valkey_bytes=round(change.now("tillgate_valkey_used_memory_bytes") / per_gateway),
-        log_bytes=round(change.now("tillgate_event_log_bytes") / per_gateway),
-        disk_free_bytes=round(change.now("tillgate_disk_free_bytes") / per_gateway),
+        valkey_bytes=round(change.latest("tillgate_valkey_used_memory_bytes") / per_gateway),
+        log_bytes=round(change.latest("tillgate_event_log_bytes") / per_gateway),
+        disk_free_bytes=round(change.latest("tillgate_disk_free_bytes") / per_gateway),
         projection_lag_s=max(change.by("tillgate_projection_lag_seconds", "projection").values(), default=0.0),
-        violations=round(change.now("tillgate_invariant_violations_total")),
+        violations=round(change.latest("tillgate_invariant_violations_total")),
     )
 
 
@@ -99,7 +99,7 @@ class _Change:
     def has(self, name: str) -> bool:
         return name in self._names
 
-    def now(self, name: str) -> float:
+    def latest(self, name: str) -> float:
         """The sum over all labels."""
         return sum(self._after[name, labels] for labels in self._names.get(name, ()))
 

@@ -108,10 +108,14 @@ class Watcher:
             return await response.json()
 
     async def is_calm(self) -> bool:
-        """Both answer, the gateway was scraped, and nothing fires but the watchdog."""
+        """The gateway is scraped, and nothing fires but the watchdog."""
+        known = await self.scrapes()
+        return known and await self.firing() == {("TillgateWatchdog", "none")} and not await self.pages()
+
+    async def scrapes(self) -> bool:
+        """Both answer, and know the gateway: Prometheus only after five seconds."""
         try:
-            known = await self.value("up") == 1  # only after five seconds: until then no gateway is known at all
-            return known and await self.firing() == {("TillgateWatchdog", "none")} and not await self.pages()
+            return await self.value("up") == 1 and await self.pages() is not None
         except aiohttp.ClientError:
             return False
 
@@ -208,8 +212,9 @@ async def stage(
     scans: Sequence[Redeem] | None = None,
     capacity: float = CAPACITY,
     scale: int = SCALE,
+    well: bool = True,
 ) -> AsyncIterator[Stage]:
-    """Everything, running and well, and a till that sends `scans`; without them, a new deployment and its scans.
+    """Everything, running (and `well`), and a till that sends `scans`; without them, a new deployment and its scans.
 
     `home`: another place for the gateway's data directory; Valkey's lies beside it.
     """
@@ -228,6 +233,6 @@ async def stage(
         watcher.start(stack)
         made = Stage(gateway, valkey, watcher, session)
         stack.push_async_callback(made.close_shop)
-        assert await becomes(watcher.is_calm), await watcher.firing()
+        assert await becomes(watcher.is_calm if well else watcher.scrapes), await watcher.firing()
         made.open_shop(scans)
         yield made

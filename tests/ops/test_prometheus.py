@@ -7,6 +7,7 @@ import pytest
 import yaml
 from conftest import Run
 from gateway_scrape import families
+from msgspec import structs
 from source_tree import ROOT
 
 from devices.health import Health
@@ -17,7 +18,7 @@ PROMETHEUS = ROOT / "ops" / "prometheus"
 RULES = sorted((PROMETHEUS / "rules").glob("*.yml"))
 TESTS = sorted((PROMETHEUS / "tests").glob("*.yml"))
 # Told by the terminal daemon, which no gateway's scrape shows.
-_HEALTH = Health(started_ms=0, at_ms=0, connected=True, waiting=0, oldest_ms=0, journal_bytes=0, scanners=[])
+_HEALTH = Health(**dict.fromkeys((field.name for field in structs.fields(Health)), 0) | {"scanners": []})
 OF_TERMINALS = {line.split(" ")[0] for line in families(terminal_exposition(_HEALTH))}
 
 

@@ -13,7 +13,7 @@ from redis.asyncio import Connection
 from eventstore.events import IMPORT, Record, iter_records, payload_head
 from eventstore.log import EMPTY_HEAD, TIP_BYTES, Batch, Head
 from eventstore.vouchers import head_key, head_value, registry_key, voucher_key
-from gateway.pipe import LOST, ArbiterLost, ArbiterRefused, Pipe
+from gateway.pipe import LOST, ArbiterLost, ArbiterRefused, Pipe, connected
 
 LIBRARY = "tillgate_1"
 LOAD_FIELDS_MAX = 1000  # Lua's unpack() stops at about 8,000 values; a call of 2,000 stays under a millisecond
@@ -252,7 +252,7 @@ class ValkeyArbiter:
             await old.close()
         connection = self._connect()
         try:
-            await connection.connect()  # type: ignore[no-untyped-call]
+            await connected(connection)
         except LOST as error:
             raise ArbiterLost(str(error)) from error
         except redis.exceptions.ResponseError as error:

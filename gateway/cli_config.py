@@ -10,7 +10,8 @@ import msgspec
 from msgspec import Meta
 
 from gateway.cli_output import EXIT_USAGE, Fault, print_one, print_rows, prints_results
-from gateway.config import SETTINGS, BadConfig, Config, Loaded, flag_of, read, variable_of
+from gateway.config import SETTINGS, BadConfig, Loaded, flag_of, read, variable_of
+from gateway.settings import Config
 
 _file = click.option(
     "--config", type=click.Path(path_type=Path, dir_okay=False), help="TOML file (else TILLGATE_CONFIG)."

@@ -11,7 +11,7 @@ from gateway.cli_output import EXIT_DIFFERENT, Fault, next_step, print_one, prin
 from gateway.cli_session import data_directory, loaded, takes_data
 
 if TYPE_CHECKING:
-    from gateway.config import Config
+    from gateway.settings import Config
 
 
 @click.command()

@@ -11,7 +11,8 @@ import click
 from msgspec import Meta
 
 from gateway.cli_output import EXIT_USAGE, Fault, prints_results, say
-from gateway.config import SETTINGS, BadConfig, Config, flag_of, read, variable_of
+from gateway.config import SETTINGS, BadConfig, flag_of, read, variable_of
+from gateway.settings import Config
 
 
 def _flags(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -50,22 +51,26 @@ def serve(config: Path | None, as_json: bool, **given: str | None) -> int:
 
 def _serve(config: Config, reread: Callable[[], Config], as_json: bool) -> int:
     from eventstore.log import LogDamaged, LogFailed, LogLocked, LogLost, LogUnreadable
+    from gateway.core import wall_ms
+    from gateway.diary import Diary, to_stderr
     from gateway.embedded import EmbeddedError
     from gateway.keyfile import KeyFault
     from gateway.main import Gateway, Served
     from gateway.serving import run
     from gateway.supervisor import WorkerFailed, supervise
 
+    told = Diary(config.messages, wall_ms, to_stderr).tell if config.messages.form == "json" else say
+
     def ready(served: Gateway | Served) -> None:
         workers = f", {config.workers} workers" if config.workers > 1 else ""
-        say(f"serving {config.data_dir} at {served.url}{workers}; Ctrl-C ends it")
+        told(f"serving {config.data_dir} at {served.url}{workers}; Ctrl-C ends it")
         if as_json:
             click.echo(json.dumps({"url": served.url, "pid": os.getpid()}))
 
     try:
         if config.workers > 1:
-            return asyncio.run(supervise(config, ready=ready, report=say, reread=reread))
-        return run(config, ready=ready, report=say, reread=reread)
+            return asyncio.run(supervise(config, ready=ready, report=told, reread=reread))
+        return run(config, ready=ready, report=told, reread=reread)
     except BadConfig as error:
         raise Fault(str(error), EXIT_USAGE) from None
     except FileNotFoundError as error:

@@ -16,7 +16,8 @@ from gateway.cli_output import EXIT_UNREACHABLE, EXIT_USAGE, Fault, say
 
 if TYPE_CHECKING:  # imported where they are used, so that help and usage errors come at once
     from gateway.client import Client
-    from gateway.config import Config, Loaded
+    from gateway.config import Loaded
+    from gateway.settings import Config
 
 GATEWAY_FILE = "gateway.json"  # in the data directory while a gateway serves it
 ADMIN_TOKEN = Path("secrets") / "admin.token"  # in the data directory
@@ -175,10 +176,11 @@ async def _turn(stack: AsyncExitStack, config: "Config", directory: Path) -> str
 
 async def _own(stack: AsyncExitStack, config: "Config", deadline: float) -> str | None:
     from eventstore.log import LogDamaged, LogFailed, LogLocked, LogLost, LogUnreadable
-    from gateway.config import BadConfig, MetricsConfig, ServerConfig
+    from gateway.config import BadConfig
     from gateway.embedded import EmbeddedError, EmbeddedLocked
     from gateway.keyfile import KeyFault
     from gateway.main import running
+    from gateway.settings import MetricsConfig, ServerConfig
 
     private = msgspec.structs.replace(config, server=ServerConfig(port=0), metrics=MetricsConfig(port=0))
     try:

@@ -12,8 +12,8 @@ from gateway.cli_output import EXIT_USAGE, Fault, next_step, print_one, print_ro
 from gateway.cli_session import Reach, ask, data_directory, loaded, reaches_gateway, takes_data
 
 if TYPE_CHECKING:
-    from gateway.config import Config
     from gateway.deployment import Deployment
+    from gateway.settings import Config
 
 PARTITIONS_MAX = 1024  # eventstore.log has the reason
 

@@ -22,7 +22,6 @@ from eventstore.outcomes import Cell
 from gateway import console_bodies as b
 from gateway.auth import Asker, Auth
 from gateway.campaign import Campaign
-from gateway.config import Config
 from gateway.console_board import Board
 from gateway.console_events import Filters
 from gateway.console_files import Files
@@ -39,6 +38,7 @@ from gateway.http_vouchers import VoucherNamed, Vouchers
 from gateway.metrics import Metrics
 from gateway.roles import Action
 from gateway.scrape import Scrapes
+from gateway.settings import Config
 from gateway.stream import Stream
 
 CONSOLE_FILE = "console.db"  # in the data directory: counts, rebuilt from the log whenever it is deleted

@@ -9,12 +9,13 @@ import psutil
 
 from eventstore.follower import Follower
 from gateway import console_bodies as b
-from gateway.config import SETTINGS, Config
+from gateway.config import SETTINGS
 from gateway.console_files import runbooks
 from gateway.console_live import quantile
 from gateway.core import Core
 from gateway.metrics import Metrics
 from gateway.scrape import Scrapes
+from gateway.settings import Config
 from gateway.stream import Stream
 
 

@@ -16,10 +16,10 @@ from eventstore.events import decode_control
 from eventstore.log import CONTROL, LogReader, Meta
 from eventstore.postgres_log import PostgresLog
 from eventstore.postgres_server import Connect, PostgresReader, connector, read_meta
-from gateway.config import Config
 from gateway.deployment import TOKEN_FILE, AlreadyInitialised, Deployment, first_batch, new_token, open_new
 from gateway.directory import Directory
 from gateway.keyfile import KEY_FILE, KeyFault, KeyFile, parse, sync_directory, write_new
+from gateway.settings import Config
 from gateway.storage import password_of
 
 MARKER = "init.shared"

@@ -17,9 +17,10 @@ import msgspec
 
 from eventstore.events import decode_control, payload_head
 from eventstore.log import CONTROL, Batch, LogDamaged, LogFailed, LogLost, LogReader, LogUnfit, LogUnreadable
-from gateway.config import Config, Loaded
+from gateway.config import Loaded
 from gateway.directory import Directory
 from gateway.keyfile import KEY_FILE, KeyFault, KeyFile, read_secret
+from gateway.settings import Config
 from gateway.storage import open_log_reader
 
 SYNCS = 60  # a fifth of a second on a disk of 3 ms; enough for a p50, and a p99 that is the worst but one

@@ -22,7 +22,7 @@ from redis.backoff import NoBackoff
 
 from gateway import http
 from gateway.auth import Auth
-from gateway.config import BadConfig, Config, is_private
+from gateway.config import BadConfig, is_private
 from gateway.console_door import Console
 from gateway.core import Core, open_core, wall_ms
 from gateway.embedded import EmbeddedValkey, Endpoint
@@ -31,6 +31,7 @@ from gateway.http_health import Health
 from gateway.keyfile import KeyFile, read_secret
 from gateway.metrics import Metrics
 from gateway.scrape import Scrapes
+from gateway.settings import Config
 from gateway.storage import is_shared, open_log, own_directory
 from gateway.stream import Stream
 

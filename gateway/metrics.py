@@ -6,7 +6,7 @@ costs nothing. Histograms are never labelled by store, and nothing is ever label
 """
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 
 from eventstore.log import Batch
@@ -54,10 +54,11 @@ class Histogram:
 class Tally:
     """What one door answered for one operation. Keep it; do not look it up per message."""
 
-    __slots__ = ("_stores", "in_flight", "seconds", "verdicts")
+    __slots__ = ("_stores", "heard", "in_flight", "seconds", "verdicts")
 
     def __init__(self, stores: dict[str, list[int]]) -> None:
         self._stores = stores
+        self.heard: Callable[[str, bytes | bytearray, float], None] | None = None  # somebody else who wants to know
         self.in_flight = 0  # messages; whoever takes one adds 1, `answered` takes it back
         self.verdicts = [0] * 256
         self.seconds = tuple(Histogram(SECONDS) for _ in OUTCOMES)
@@ -65,6 +66,8 @@ class Tally:
     def answered(self, store: str, codes: bytes | bytearray, seconds: float) -> None:
         """One message of a till of `store` got these verdict bytes (as logged), `seconds` after it came."""
         self.in_flight -= 1
+        if self.heard is not None:
+            self.heard(store, codes, seconds)
         row = self._stores.get(store) or self._row(store)
         count = len(codes)
         accepted = codes.count(0)

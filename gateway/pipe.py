@@ -30,6 +30,14 @@ class ArbiterRefused(Exception):
     """Valkey answered with an error (out of memory, read-only, missing function): nothing was written by the call."""
 
 
+async def connected(connection: Connection) -> None:
+    """redis-py's connect, which may be cancelled: its own returns then, as if nobody had asked."""
+    await connection.connect()  # type: ignore[no-untyped-call]
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
 class Pipe:
     """One connection with many calls in flight. A call's reply is the oldest reply not yet taken."""
 

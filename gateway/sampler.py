@@ -16,7 +16,7 @@ from redis.asyncio import Connection
 
 from eventstore.vouchers import head_key
 from gateway.claims import parse_head
-from gateway.pipe import LOST, ArbiterLost, ArbiterRefused, Pipe
+from gateway.pipe import LOST, ArbiterLost, ArbiterRefused, Pipe, connected
 
 SAMPLE_S = 2.5  # twice between scrapes of every 5 s; INFO costs Valkey about 0.1 ms
 CONNECT_S_MAX = 2.0  # a paused server takes the connection and says nothing
@@ -93,7 +93,7 @@ class Sampler:
             connection = self._connect()
             try:
                 async with asyncio.timeout(CONNECT_S_MAX):
-                    await connection.connect()  # type: ignore[no-untyped-call]
+                    await connected(connection)
             except (*LOST, TimeoutError, redis.exceptions.ResponseError):
                 await connection.disconnect(nowait=True)
                 raise

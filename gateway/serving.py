@@ -13,17 +13,21 @@ import signal
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import uvloop
 
-from gateway.config import BadConfig, Config
+from gateway.config import BadConfig
+from gateway.core import wall_ms
+from gateway.diary import Diary, to_stderr
 from gateway.ends import Ends, cause_of
 from gateway.keyfile import KeyFault, KeyFile
 from gateway.main import Gateway, Report, running
 from gateway.sd_notify import told_of
+from gateway.settings import Config
 
 COLLECT_AFTER = (50_000, 20, 50)  # messages leave no cycles behind; the default would look for them every ten messages
 KEYS_S = 0.25  # how often the keys that the log knows are compared with ours: as often as its head is confirmed
@@ -51,7 +55,8 @@ async def serve(
     `is_worker`: others share the port, and a supervisor tells where they are and what changed. Raises what `running`
     raises. A log that fails while serving, or a bug in the answer path, ends the process with 1.
     """
-    tell = report or _to_stderr
+    diary = Diary(config.messages, wall_ms, to_stderr) if config.messages.form == "json" else None
+    tell = diary.tell if diary is not None else report or _to_stderr
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: _end_on_bug(context, tell))
     asked_to_leave = asyncio.Event()
@@ -62,6 +67,9 @@ async def serve(
         gc.collect()
         gc.freeze()  # what exists now stays: no later collection need look at it
         gc.set_threshold(*COLLECT_AFTER)
+        if diary is not None:
+            for (op, transport), tally in gateway.stream.metrics.tallies.items():
+                tally.heard = partial(diary.answered, op, transport)
         live = _Live(gateway, config, tell, reread)
         if reread is not None:
             loop.add_signal_handler(signal.SIGHUP, live.reload)
@@ -78,7 +86,9 @@ async def serve(
             _end_now(
                 f"the gateway ends at once, nothing more is answered: {error}", tell, gateway.ends, cause_of(error)
             )
+        tell(f"leaving: tills have {live.config.drain_seconds:g} s to move")
         await gateway.drain(live.config.drain_seconds, is_worker)
+    tell("left: everything that was under way is answered")
     return 0
 
 

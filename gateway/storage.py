@@ -10,8 +10,8 @@ from typing import Protocol
 from eventstore.log import DeploymentLog, LogLocked, LogReader, Meta
 from eventstore.sqlite_file import open_reader
 from eventstore.sqlite_log import SqliteLog
-from gateway.config import SQLITE, Config
 from gateway.keyfile import KEY_FILE, read_secret
+from gateway.settings import SQLITE, Config
 
 LOG_FILE = "log.db"
 LOCK_FILE = "gateway.lock"

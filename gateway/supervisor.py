@@ -22,10 +22,11 @@ from pathlib import Path
 import aiohttp
 import msgspec
 
-from gateway.config import BadConfig, Config
+from gateway.config import BadConfig
 from gateway.main import IN_FLIGHT_S_MAX, Report, Served, remove_gateway_file, write_gateway_file
 from gateway.sd_notify import told_of
 from gateway.serving import Reread, changes
+from gateway.settings import Config
 
 START_S_MAX = 60.0  # to open log and Valkey and to fold the control partition
 READY_S_MAX = 120.0  # a recovery that rebuilds a partition takes the longest

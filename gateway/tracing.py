@@ -2,8 +2,8 @@
 
 Made by hand and after the fact, from what is measured anyway: a message's span is from its receipt to its durable
 answer, a batch's from its claim until it is durable. A share of `ratio` is told, and of messages every slow or
-unresolved one. Without `tracing.url` none of this is loaded and nothing is paid; with it a message costs some 2 us more,
-and one that is told some 80 (`make bench-tracing`). No span names a voucher, a code, a terminal or an id.
+unresolved one. Without `tracing.url` none of this is loaded and nothing is paid; with it a message costs some 2 us
+more, and one that is told some 80 (`make bench-tracing`). No span names a voucher, a code, a terminal or an id.
 """
 
 import logging
@@ -22,7 +22,7 @@ from gateway.messages import Verdict
 from gateway.metrics import Metrics, Tally
 
 if TYPE_CHECKING:
-    from gateway.config import TracingConfig
+    from gateway.settings import TracingConfig
 
 SLOW_S = 0.25  # the latency objective of 99.9 %: whoever waited longer is always told
 SPANS_WAITING_MAX = 2048  # a collector that is away for long loses the rest; verdicts never wait for it

@@ -13,11 +13,12 @@ import threading
 import msgspec
 
 from eventstore.log import LogDamaged, LogFailed, LogLocked, LogLost, LogUnreadable
-from gateway.config import BadConfig, Config
+from gateway.config import BadConfig
 from gateway.embedded import EmbeddedError
 from gateway.keyfile import KeyFault
 from gateway.main import Gateway, Served
 from gateway.serving import run
+from gateway.settings import Config
 
 
 def _leave_when_orphaned() -> None:

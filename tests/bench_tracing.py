@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from gateway.config import TracingConfig
 from gateway.metrics import Metrics, Tally
+from gateway.settings import TracingConfig
 from gateway.tracing import TracedMetrics
 
 MESSAGES, TURNS = 4_000, 7

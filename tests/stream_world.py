@@ -13,7 +13,6 @@ from core_world import Seen, World, offer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from eventstore import events as e
-from gateway.config import Config, MetricsConfig, ServerConfig
 from gateway.core import wall_ms
 from gateway.deployment import initialise
 from gateway.keyfile import KEY_FILE
@@ -37,6 +36,7 @@ from gateway.messages import (
     Verdicts,
     Welcome,
 )
+from gateway.settings import Config, MetricsConfig, ServerConfig
 
 TILLS = 8  # terminal n stands in store s<n>
 ANSWER_S = 10.0

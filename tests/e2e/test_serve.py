@@ -22,13 +22,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from stream_world import Closed, TillClient, config_for, prepared, site
 from tls_files import write_tls_files
 
-from gateway.config import BadConfig, ServerConfig
+from gateway.config import BadConfig
 from gateway.core import wall_ms
 from gateway.embedded import EmbeddedLocked
 from gateway.ends import ENDS_FILE, Ends
 from gateway.keyfile import KeyFault
 from gateway.main import GATEWAY_FILE, Served, running
 from gateway.messages import Drain, Redeem, RedeemMany, Verdict, Verdicts
+from gateway.settings import ServerConfig
 
 PROGRAM = Path(__file__).resolve().parent.parent / "serve_process.py"
 END_S = 20.0

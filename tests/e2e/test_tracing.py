@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 from stream_world import site
 
-from gateway.config import TracingConfig
+from gateway.settings import TracingConfig
 
 pytest.importorskip("opentelemetry.exporter.otlp.proto.http", reason="not installed: pip install tillgate[otel]")
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest

@@ -11,9 +11,10 @@ import pytest
 import redis
 from private_valkey import server_program
 
-from gateway.config import Config, Loaded, ValkeyConfig
+from gateway.config import Loaded
 from gateway.doctor import Finding
 from gateway.doctor_servers import valkey as looked_at
+from gateway.settings import Config, ValkeyConfig
 
 START_S = 10.0
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families
 from stream_world import site
 
-from gateway.config import MetricsConfig
+from gateway.settings import MetricsConfig
 
 WHOLE = (
     "tillgate_valkey_used_memory_bytes ",

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.config import SETTINGS, BadConfig, Config, decode, flag_of, read, variable_of
+from gateway.config import SETTINGS, BadConfig, decode, flag_of, read, variable_of
+from gateway.settings import Config
 
 
 def faults(
@@ -44,7 +45,9 @@ def test_flags_win_over_the_environment_which_wins_over_the_file() -> None:
 @pytest.mark.parametrize("key", SETTINGS)
 def test_every_setting_has_a_variable_and_a_flag_of_its_own(key: str) -> None:
     shared = "postgresql://till@/log"
-    example = {"server.tls_cert": "a", "valkey.url": "unix:///s", "log.url": shared}.get(key, "1")
+    example = {"server.tls_cert": "a", "valkey.url": "unix:///s", "log.url": shared, "messages.form": "json"}.get(
+        key, "1"
+    )
     also = {"server.tls_cert": "x", "server.tls_key": "x", "valkey.url": "unix:///s", "log.url": shared}
     also.pop(key, None)
     loaded = decode({}, "", {variable_of(key): example}, also)

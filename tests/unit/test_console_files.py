@@ -7,10 +7,10 @@ from pathlib import Path
 
 from source_tree import ROOT
 
-from gateway.config import Config
 from gateway.console_board import FAST_S, OBJECTIVES, TAIL_S
 from gateway.console_files import IMPORTS, Files
 from gateway.console_system import shown
+from gateway.settings import Config
 
 CONSOLE = ROOT / "gateway" / "console"
 

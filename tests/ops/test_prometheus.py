@@ -37,6 +37,7 @@ def test_prometheus_takes_the_configuration_and_the_rules(promtool: Run) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(180)  # ten seconds on a quiet machine
 @pytest.mark.parametrize("path", TESTS, ids=lambda path: path.stem)
 def test_rules_fire_and_stay_silent_as_written_down(path: Path, promtool: Run) -> None:
     said = promtool("test", "rules", path.name, cwd=path.parent)

@@ -1,6 +1,6 @@
 """Counts per store, campaign and hour, folded from the log and nothing else: the console's curves are made of them.
 
-A batch is counted in memory the moment it is followed (0.1 to 0.2 us a record); what was counted reaches the file
+A batch is counted in memory the moment it is followed (0.1 us a record); what was counted reaches the file
 every few seconds, in one transaction with the position it stands for. A crash loses both together, and the follower
 counts those batches again. The file is rebuilt from the log whenever it is deleted: about half a microsecond a record,
 reading included.
@@ -24,7 +24,7 @@ from typing import Any, Self
 import msgspec
 
 from eventstore.log import EMPTY_HEAD, Batch, Head
-from eventstore.outcomes import HOUR_MS, OUTCOMES, Cell, Words, counted, kind_of, parts_of
+from eventstore.outcomes import HOUR_MS, OUTCOMES, Cell, Scan, counted, kind_of
 from eventstore.vouchers import checked_head
 
 HOURLY_FORMAT = 1
@@ -120,11 +120,11 @@ class HourlyCounts:
 
     async def apply(self, partition: int, batches: Sequence[Batch]) -> None:
         """Raises LogDamaged, sqlite3.Error."""
-        seconds: dict[int, Counter[tuple[Words, int]]] = {}
+        seconds: dict[int, Counter[Scan]] = {}
         for batch in batches:
             count, at_ms = checked_head(batch)
             seconds.setdefault(at_ms // 1000, Counter()).update(counted(batch, count))
-        terminals = {parts_of(words)[2] for found in seconds.values() for words, _ in found}
+        terminals = {terminal for found in seconds.values() for _, _, terminal, _ in found}
         if any(self._store_of(terminal) is None for terminal in terminals):
             await self._learn()
         told = {at_s: self._add(at_s, found) for at_s, found in seconds.items()}
@@ -139,10 +139,9 @@ class HourlyCounts:
             kept.clear()
         await asyncio.get_running_loop().run_in_executor(self._thread, self._forget)
 
-    def _add(self, at_s: int, found: Mapping[tuple[Words, int], int]) -> Counter[Cell]:
+    def _add(self, at_s: int, found: Mapping[Scan, int]) -> Counter[Cell]:
         hour, cells = at_s * 1000 // HOUR_MS, Counter[Cell]()
-        for (words, verdict), n in found.items():
-            op, campaign, terminal = parts_of(words)
+        for (op, campaign, terminal, verdict), n in found.items():
             kind, store = kind_of(op, verdict), self._store_of(terminal)
             assert store is not None, f"the log names terminal {terminal}, and no event ever did"
             cells[store, campaign, kind] += n

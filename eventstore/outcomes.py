@@ -1,11 +1,10 @@
 """What was asked and what came of it, as one number (`kind`) and as one word; and how to count it fast. Pure.
 
-A record is eight words of eight bytes. Word 0 holds op, entry and campaign, word 6 the terminal (and the upper half of
-the till's clock, which changes every seven weeks); both come out of a batch as lists in C. Only distinct words are
-taken apart, so a record costs a tenth of a microsecond to count, where unpacking it costs half a one.
+Counting takes no record apart. The bytes that matter lie 64 apart, so each is a column that one slice gives; most
+columns of a batch hold one value all the way down (one op, one campaign, the upper bytes of a terminal), and only the
+others are counted, in C: some 0.1 us a record, less than half of what unpacking takes (measured in turns with it).
 """
 
-import sys
 from collections import Counter
 from collections.abc import Mapping
 
@@ -14,8 +13,8 @@ from eventstore.log import Batch
 
 HOUR_MS = 3_600_000
 Cell = tuple[str, int, int]  # store, campaign, kind: what counts are kept by
-Words = tuple[int, int]  # words 0 and 6 of a record, in the machine's byte order
-_WORDS, _ASKED_AT, _TERMINAL_AT = RECORD_BYTES // 8, 0, 6
+Scan = tuple[int, int, int, int]  # op, campaign, terminal, verdict byte
+_COLUMNS = tuple(HEADER_BYTES + at for at in (0, 4, 5, 6, 7, 48, 49, 50, 51))  # op, campaign, terminal: events.RECORD
 
 
 def kind_of(op: int, verdict: int) -> int:
@@ -36,25 +35,29 @@ def outcome_of(kind: int) -> str:
 OUTCOMES = {kind_of(op, verdict): outcome_of(kind_of(op, verdict)) for op in range(1, 5) for verdict in range(256)}
 
 
-def words_of(payload: bytes, count: int) -> tuple[list[int], list[int]]:
-    """Words 0 and words 6 of all records; `count` as `checked_head` told it."""
-    words = memoryview(payload)[HEADER_BYTES : HEADER_BYTES + count * RECORD_BYTES].cast("Q")
-    return words[_ASKED_AT::_WORDS].tolist(), words[_TERMINAL_AT::_WORDS].tolist()
+def counted(batch: Batch, count: int) -> Mapping[Scan, int]:
+    """How many records have the same op, campaign, terminal and verdict; `count` as `checked_head` told it."""
+    if not count:
+        return {}
+    end = HEADER_BYTES + count * RECORD_BYTES
+    columns = [*(batch.payload[at:end:RECORD_BYTES] for at in _COLUMNS), batch.verdicts]
+    mixed = [at for at, column in enumerate(columns) if column.count(column[0]) != count]
+    key = bytearray(column[0] for column in columns)
+    if not mixed:
+        return {_scan_of(key): count}
+    found: dict[Scan, int] = {}
+    if len(mixed) == 1:  # a column of bytes counts as it is
+        (at,) = mixed
+        for value, n in Counter(columns[at]).items():
+            key[at] = value
+            found[_scan_of(key)] = n
+        return found
+    for values, n in Counter(zip(*(columns[at] for at in mixed), strict=True)).items():
+        for at, value in zip(mixed, values, strict=True):
+            key[at] = value
+        found[_scan_of(key)] = n
+    return found
 
 
-def parts_of(words: Words) -> tuple[int, int, int]:
-    """(op, campaign, terminal) of a record's words."""
-    asked, where = (word.to_bytes(8, sys.byteorder) for word in words)
-    return asked[0], int.from_bytes(asked[4:], "big"), int.from_bytes(where[:4], "big")
-
-
-def counted(batch: Batch, count: int) -> Mapping[tuple[Words, int], int]:
-    """How many records have the same words and verdict byte."""
-    asked, where = words_of(batch.payload, count)
-    verdicts = batch.verdicts
-    if count and asked.count(asked[0]) == count == verdicts.count(verdicts[:1]):  # one campaign, all accepted: as ever
-        return {((asked[0], word), verdicts[0]): n for word, n in Counter(where).items()}
-    return {
-        ((first, second), verdict): n
-        for (first, second, verdict), n in Counter(zip(asked, where, verdicts, strict=True)).items()
-    }
+def _scan_of(key: bytearray) -> Scan:
+    return key[0], int.from_bytes(key[1:5], "big"), int.from_bytes(key[5:9], "big"), key[9]

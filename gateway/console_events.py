@@ -1,5 +1,6 @@
 """Records of the log as the console shows them: whole for a page, filtered and sampled for the live tail. Pure."""
 
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
@@ -16,7 +17,8 @@ from eventstore.events import (
     record_at,
 )
 from eventstore.log import CONTROL, Batch
-from eventstore.outcomes import parts_of, words_of
+from eventstore.outcomes import Scan, counted
+from eventstore.vouchers import records_view
 from gateway.console_bodies import Event, Tail
 from gateway.console_scope import View
 from gateway.messages import PUBLIC, Verdict
@@ -25,7 +27,7 @@ TAIL_EVENTS_MAX = 12  # a tick: with four ticks a second more than anyone can re
 LOOKED_AT_MAX = 4096  # records a tick looks at for one set of filters: 3 ms; the rest is counted as left out
 OPS = {e.REDEEM: "redeem", e.REVERSE: "reverse", e.VOID: "void", e.IMPORT: "import"}
 NOT_REFUSED = ("accepted", "tombstoned", "repeated")
-_Key = tuple[int, int, int]  # a record's two words (outcomes.py) and its verdict byte
+_CELL = struct.Struct(">B3xI40xI12x")  # op, campaign, terminal: see events.RECORD
 _HIDDEN = ("token_hash", "public_key", "offer", "redemption_id", "first", "second")
 
 
@@ -120,7 +122,7 @@ def tail_of(view: View, filters: Filters, batches: Sequence[Batch]) -> Tail:
     """
     shown: list[Event] = []
     left_out = looked_at = 0
-    fits: dict[_Key, bool] = {}  # records of one till and campaign with one outcome are judged once
+    fits: dict[Scan, bool] = {}  # records of one till and campaign with one outcome are judged once
     for batch in reversed(batches):
         _, count, at_ms = payload_head(batch.payload)
         room = TAIL_EVENTS_MAX - len(shown)
@@ -141,19 +143,17 @@ def tail_of(view: View, filters: Filters, batches: Sequence[Batch]) -> Tail:
     return Tail(sorted(shown, key=lambda event: event.at_ms), left_out)
 
 
-def _fitting(view: View, filters: Filters, batch: Batch, count: int, fits: dict[_Key, bool]) -> Sequence[int]:
+def _fitting(view: View, filters: Filters, batch: Batch, count: int, fits: dict[Scan, bool]) -> Sequence[int]:
     if view.sees_all and filters == Filters():
         return range(count)
-    asked, where = words_of(batch.payload, count)
-    keys = list(zip(asked, where, batch.verdicts, strict=True))
-    for key in set(keys) - fits.keys():
+    for key in counted(batch, count).keys() - fits.keys():
         fits[key] = _fits(view, filters, key)
-    return [index for index, key in enumerate(keys) if fits[key]]
+    rows = zip(_CELL.iter_unpack(records_view(batch.payload, count)), batch.verdicts, strict=True)
+    return [index for index, (cell, byte) in enumerate(rows) if fits[(*cell, byte)]]
 
 
-def _fits(view: View, filters: Filters, key: _Key) -> bool:
-    *words, byte = key
-    op, number, terminal = parts_of((words[0], words[1]))
+def _fits(view: View, filters: Filters, key: Scan) -> bool:
+    op, number, terminal, byte = key
     directory = view.directory
     till, campaign = directory.terminals.get(terminal), directory.campaigns.get(number)
     store, slug, verdict = till.store if till else "", campaign.slug if campaign else "", told_as(view, byte)

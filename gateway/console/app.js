@@ -69,6 +69,7 @@ function Frame({ me, at, leave, redraw }) {
   const screen = me.screens.includes(at[0]) ? at[0] : me.screens[0];
   const inner = at[0] === screen ? at.slice(1).filter(Boolean) : [];
   const [live, setLive] = useState(null), [told, setTold] = useState({}), [query, setQuery] = useState("");
+  useEffect(() => { document.querySelector(".nav [aria-current]")?.scrollIntoView({ inline: "center", block: "nearest" }); }, [screen]);
   const topics = [me.screens.includes("now") && "now", inner.length ? null : TOPIC[screen], screen === "events" && !inner.length && "tail"].filter(Boolean);
   const line = `topics=${topics.join(",")}${screen === "events" && !inner.length ? query : ""}`;
   useEffect(() => {

@@ -13,7 +13,7 @@ from log_batches import id16, record, redeemed
 from eventstore import events as e
 from eventstore.events import REDEEM, REVERSE
 from eventstore.log import EMPTY_HEAD
-from eventstore.outcomes import HOUR_MS, Cell, counted, kind_of, outcome_of, parts_of
+from eventstore.outcomes import HOUR_MS, Cell, counted, kind_of, outcome_of
 from gateway.console_bodies import CampaignRow, Hour
 from gateway.console_events import LOOKED_AT_MAX, TAIL_EVENTS_MAX, Filters, tail_of
 from gateway.console_forecast import forecast
@@ -203,14 +203,14 @@ def test_outcomes_have_one_word_each() -> None:
 @given(
     st.lists(
         st.tuples(
-            st.integers(1, 4), st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1), st.sampled_from((0, 2, 21, 255))
+            st.integers(1, 4),
+            st.sampled_from((1, 2, 2**32 - 1)),
+            st.integers(0, 2**32 - 1),
+            st.sampled_from((0, 2, 21, 255)),
         ),
         max_size=20,
     )
 )
-def test_words_count_what_unpacked_records_count(rows: list[tuple[int, int, int, int]]) -> None:
+def test_columns_count_what_unpacked_records_count(rows: list[tuple[int, int, int, int]]) -> None:
     made = redeemed(0, EMPTY_HEAD, [(record(op, campaign=c, terminal=t), v) for op, c, t, v in rows])
-    found: Counter[tuple[int, int, int, int]] = Counter()
-    for (words, verdict), n in counted(made, len(rows)).items():
-        found[(*parts_of(words), verdict)] += n
-    assert found == Counter(rows)
+    assert counted(made, len(rows)) == Counter(rows)

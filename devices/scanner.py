@@ -14,6 +14,7 @@ from typing import NoReturn, Protocol
 import msgspec
 
 from devices.framing import FaultReason, Frame, FrameFault, Signal
+from devices.scan import scan_of
 
 Settle = Callable[[bool], None]  # to be called once for each frame and fault: whether the journal has it
 OnRead = Callable[[str, Frame | FrameFault, Settle], None]  # the scanner's name, what it read, how to settle it
@@ -94,8 +95,10 @@ def counted(statistics: Statistics, on_read: OnRead) -> OnRead:
     """The same, and everything handed over is counted in `statistics`, with what the journal said of it."""
 
     def count(name: str, found: Frame | FrameFault, settle: Settle) -> None:
+        read = scan_of(found, name) if isinstance(found, Frame) else found  # a whole frame may hold no code
+        if isinstance(read, FrameFault):
+            statistics.faults[read.reason] = statistics.faults.get(read.reason, 0) + 1
         if isinstance(found, FrameFault):
-            statistics.faults[found.reason] = statistics.faults.get(found.reason, 0) + 1
             on_read(name, found, settle)
             return
         statistics.reads += 1
@@ -103,7 +106,7 @@ def counted(statistics: Statistics, on_read: OnRead) -> OnRead:
         statistics.last_read_ms = time.time_ns() // 1_000_000
 
         def settled(kept: bool) -> None:
-            statistics.refused += not kept
+            statistics.refused += not kept and not isinstance(read, FrameFault)
             settle(kept)
 
         on_read(name, found, settled)

@@ -273,6 +273,26 @@ async def test_codes_are_shown_when_asked_for_and_faults_in_any_case(line: PtySc
     assert await asyncio.to_thread(watched.end) == 130
 
 
+async def test_everything_that_is_no_code_has_a_result_of_its_own(line: PtyScanner, tmp_path: Path) -> None:
+    watched = Watched("--path", line.path, "--reads", 4, out=tmp_path / "out")
+    await watched.until("port")
+    for _ in range(7):
+        line.write(b"A" * 1000)  # no code is so long
+    line.write(b"\r")
+    assert (await watched.until("fault"))["text"] == "too_long"
+    line.write(b"]Q1 \r")
+    assert (await watched.until("fault", 2))["text"] == "empty"
+    line.write(b"\xff\x00\x80\x07\xfe\r")  # bytes of no text
+    assert "no voucher code" in str((await watched.until("read"))["code_kind"])
+    line.write(b"]C1011234567890123110AB\x1d99X\r")  # GS1
+    read = await watched.until("read", 2)
+    assert (read["aim"], "foreign code" in str(read["code_kind"])) == ("]C1", True)
+    assert await asyncio.to_thread(watched.end) == 0
+    counts = json.loads(str(watched.lines("statistics")[-1]["text"]))
+    assert counts["faults"] == {"too_long": 1, "empty": 1}
+    assert counts["reads"] == 3, "an empty read was whole on the line"
+
+
 async def test_a_scanner_that_the_terminal_has_is_not_taken_from_it(tmp_path: Path) -> None:
     with TillBench(tmp_path) as till:
         till.configure("http://127.0.0.1:9")

@@ -80,7 +80,8 @@ def test_everything_handed_over_is_counted() -> None:
         on_read("lane1", frame, told.append)
     for reason in (FaultReason.CHECKSUM, FaultReason.CHECKSUM, FaultReason.STRAY):
         counted(counts, ignore)("lane1", FrameFault(reason, 3), told.append)
-    assert told == [True, True, False], "the scanner hears what the journal said"
-    assert (counts.reads, counts.resent, counts.refused) == (3, 1, 1)
-    assert counts.faults == {FaultReason.CHECKSUM: 2, FaultReason.STRAY: 1}
+    counted(counts, lambda name, found, settle: settle(False))("lane1", Frame(b" "), told.append)
+    assert told == [True, True, False, False], "the scanner hears what the journal said"
+    assert (counts.reads, counts.resent, counts.refused) == (4, 1, 1), "an empty read is no full journal"
+    assert counts.faults == {FaultReason.CHECKSUM: 2, FaultReason.STRAY: 1, FaultReason.EMPTY: 1}
     assert counts.last_read_ms > 0

@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-hardware hardware-packages lint ops-check alerts-live bench bench-framers bench-page bench-camera bench-tracing bench-till bench-console bench-postgres chaos chaos-planted fuzz rolling sim lock clean
+.PHONY: demo test test-hardware hardware-packages lint ops-check alerts-live bench bench-framers bench-page bench-camera bench-tracing bench-till bench-console bench-postgres chaos chaos-planted fuzz rolling sim tour lock clean
 
 demo: $(INSTALLED)
 	$(BIN)/tillgate demo
@@ -73,6 +73,10 @@ bench-framers: $(INSTALLED)
 SCANS ?= 100000
 bench-till: $(INSTALLED)
 	$(BIN)/python tests/bench_till.py --scans $(SCANS)
+
+# The pictures of the README: a demo run, served and looked at in Chromium.
+tour: $(INSTALLED)
+	PYTHONPATH=tests $(BIN)/python tests/tour.py
 
 # What OpenTelemetry spans cost a message, on and off.
 bench-tracing: $(INSTALLED)

@@ -9,6 +9,7 @@ import gzip
 import lzma
 import os
 import re
+import shlex
 import shutil
 import stat
 import subprocess
@@ -130,7 +131,7 @@ def _depends_of(module: Path) -> list[str]:
 
 def initramfs(kit: Path, environment: dict[str, str]) -> bytes:
     """A compressed archive: init.sh, busybox, the modules, and `environment` as shell variables that init.sh reads."""
-    settings = "".join(f"{name}='{text}'\n" for name, text in environment.items())
+    settings = "".join(f"{name}={shlex.quote(text)}\n" for name, text in environment.items())
     entries = [(name, stat.S_IFDIR | 0o755, b"") for name in ("modules", "dev", "proc", "host", "upper", "tree")]
     entries += [
         ("init", stat.S_IFREG | 0o755, (ROOT / "tests/hardware/init.sh").read_bytes()),

@@ -11,6 +11,7 @@ HARDWARE_REQUIRED=1 with 1.
 
 import argparse
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -65,7 +66,7 @@ def _run(parts: Path, words: list[str], keep: Path | None) -> int:
             "PROJECT": str(ROOT),
             "PYTHON": sys.executable,
             "KIT": str(parts),
-            "PYTEST_WORDS": " ".join(words),
+            "PYTEST_WORDS": shlex.join(words),
         }
         (directory / "initramfs").write_bytes(initramfs(parts, guest))
         timed_out = _boot(parts, directory, out / "console.txt")

@@ -34,6 +34,7 @@ class Probe:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+            await asyncio.sleep(0.01)  # a port that is let go of is closed in a later turn of the loop
 
     async def __aenter__(self) -> Self:
         await self._stack.enter_async_context(self.running())

@@ -51,10 +51,6 @@ class Monitor(VirtioPort):
             assert "error" not in answer, answer["error"]
         return answer["return"]
 
-    def press(self, *keys: str) -> None:
-        """Keys by QEMU's names, together, for a moment, on the keyboard that was plugged in last."""
-        self.execute("send-key", keys=[{"type": "qcode", "data": key} for key in keys], **{"hold-time": 20})
-
     def _line(self) -> dict[str, Any]:
         def whole() -> bool:
             self._buffer += self.read()
@@ -70,10 +66,10 @@ class Adapter(VirtioPort):
     """A scanner on a USB serial adapter (FTDI), by code that is not ours on both sides of the USB cable."""
 
     def __init__(self, monitor: Monitor) -> None:
-        super().__init__("adapter")
         self._monitor = monitor
         self.path = ADAPTER_LINK
         until_sync(self.path.exists, f"udev's link {self.path}")
+        super().__init__("adapter")
         self.read()
 
     def unplug(self) -> None:

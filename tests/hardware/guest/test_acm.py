@@ -1,5 +1,6 @@
 """Scanners with a USB port of their own (CDC-ACM), made of gadget functions: both ends are the kernel's own drivers."""
 
+import glob
 import random
 from pathlib import Path
 
@@ -82,6 +83,7 @@ async def test_pulled_and_plugged_under_load_nothing_acked_is_lost_and_nothing_i
 async def test_found_again_under_another_number(gadgets: Gadgets) -> None:
     ours, other = gadgets.new("TG-OURS"), gadgets.new("TG-OTHER")
     our_end, other_end = ours.add_acm(), other.add_acm()
+    await until(lambda: not glob.glob("/dev/ttyACM*"), "ports of earlier tests to go")
     ours.plug()
     link = link_of("TG-OURS")
     async with lane(link) as probe:

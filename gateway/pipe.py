@@ -35,6 +35,7 @@ async def connected(connection: Connection) -> None:
     await connection.connect()  # type: ignore[no-untyped-call]
     task = asyncio.current_task()
     if task is not None and task.cancelling():
+        await connection.disconnect(nowait=True)
         raise asyncio.CancelledError
 
 

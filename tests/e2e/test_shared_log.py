@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 import redis
 from core_world import new_id, wall_ms
@@ -166,6 +167,24 @@ async def test_a_worker_that_dies_is_started_again(site: Site) -> None:
         await until(lambda: _replaced(running, first))
         assert second in running.workers()
         assert "ended with -9; it is started again" in site.told()
+
+
+async def test_a_hangup_reloads_what_can_be_and_names_what_needs_a_restart(site: Site, tmp_path: Path) -> None:
+    file = tmp_path / "tillgate.toml"
+    file.write_text("drain_seconds = 0.5\n[server]\nport = 0\n")
+    for name in ("TILLGATE_DRAIN_SECONDS", "TILLGATE_SERVER__PORT"):
+        del site.environment[name]
+    with site.serving("--config", file, TILLGATE_MESSAGES__FORM="json") as running:
+        file.write_text("drain_seconds = 0\n[server]\nport = 9\n")
+        running.process.send_signal(signal.SIGHUP)
+        await until(lambda: "server.port has changed: that needs a restart" in site.told())
+        await until(lambda: "reloaded: drain_seconds" in site.told())
+        file.write_text("drain_seconds = 'soon'\n")
+        running.process.send_signal(signal.SIGHUP)
+        await until(lambda: "nothing was reloaded: drain_seconds" in site.told())
+        assert running.process.poll() is None
+    texts = [msgspec.json.decode(line)["text"] for line in site.told().splitlines()]
+    assert texts[-2:] == ["leaving: tills have 0 s to move", "left: everything that was under way is answered"]
 
 
 def _replaced(running: Running, dead: int) -> bool:

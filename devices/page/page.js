@@ -73,7 +73,7 @@ function sounded(tone) {
   sound.play(tone);
   root.dataset.tone = tone;
   if (asking && tone !== "none") asking = ""; // a scan goes before a question
-  $("scene").scrollIntoView({ block: "nearest" });
+  scrollTo(0, 0); // a phone may stand at the last scans
 }
 
 // --- what is shown ---

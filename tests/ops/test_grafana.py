@@ -65,7 +65,7 @@ def names_in(expr: str) -> set[str]:
 def told(exposition: str) -> set[str]:
     """Every name there is: of a gateway, of a till, and recorded by our rules."""
     scanner = ScannerHealth("lane1", "serial", State.READY, Capabilities(), Statistics())
-    till = terminal_exposition(Health(0, 0, True, 0, 0, 0, [scanner]))
+    till = terminal_exposition(Health(0, 0, True, 0, 0, 0, 0, [scanner]))
     names = set(OF_EVERY_SCRAPE)
     for text in (exposition, till):
         for family in text_string_to_metric_families(text):

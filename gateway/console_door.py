@@ -243,10 +243,9 @@ class Console:
         return await self._vouchers.named(VoucherNamed(f"{found.record.campaign}-{found.record.serial}"))
 
     async def attempts(self, request: web.Request) -> web.Response:
-        """POST /console/api/vouchers/attempts."""
-        self._asker(request, "vouchers")
-        body = await read_body(request, _asked_attempts)
-        _, view = self._asker(request, "vouchers")
+        """POST /console/api/vouchers/attempts: for those who may read any voucher."""
+        asker, body = await self._gate.read(request, _asked_attempts, Action.VOUCHER_READ)
+        view = View(asker.principal, self._core.control.directory)
         if not 0 <= body.before_seq < 2**SEQ_BITS:
             raise bad("before_seq", f"must be a whole number below {2**SEQ_BITS}")
         campaign, serial, _ = await self._vouchers.named(VoucherNamed(body.voucher_id))

@@ -133,6 +133,7 @@ async def test_a_voucher_is_told_from_issue_to_reversal_with_its_places_in_the_l
     assert redemption in [e["redemption_id"] for e in page["events"]]
     await supervisor.post("/console/api/vouchers", {"code": code}, 403)
     await supervisor.post("/console/api/vouchers", {"redemption_id": "cd" * 16}, 404)
+    await supervisor.post("/console/api/vouchers/attempts", {"voucher_id": f"1-{UNUSED}"}, 403)
 
 
 async def test_files_are_kept_for_ever_and_allow_no_foreign_script(w: ConsoleWorld) -> None:

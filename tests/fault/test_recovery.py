@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ import redis
 from core_world import KEYS, Seen, World, connector, until, wall_ms, world
 
 from eventstore.events import RECORD, REDEEM, encode_records
-from eventstore.log import Head
+from eventstore.log import LOG_FORMAT, ZERO_TIP, AppendRefused, Batch, Head, Meta
+from eventstore.memory_log import MemoryLog
 from eventstore.sqlite_log import SqliteLog
 from eventstore.vouchers import apply_batch, empty_state
 from gateway.claims import Claimed, ValkeyArbiter, keyed_of
@@ -187,3 +189,36 @@ async def test_the_fence_stands_in_the_log_after_a_loss(tmp_path: Path, valkey_e
         assert fence.verdicts == b""
         assert fence.prev == before.tip
         assert await w.core.arbiter.head(0) == Head(fence.seq, fence.tip)
+
+
+class Contested(MemoryLog):
+    """A log whose voucher partition another gateway is always quicker to append to, for as long as the test says so."""
+
+    meta = Meta(LOG_FORMAT, 1, "contested", 1)
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.contested = False
+
+    async def append(self, batches: Sequence[Batch]) -> None:
+        if self.contested and batches[0].partition == 0:
+            raise AppendRefused(0, batches[0].seq, await self.head(0))
+        await super().append(batches)
+
+
+async def test_a_recovery_that_others_keep_from_agreeing_goes_on_trying_and_says_so(
+    tmp_path: Path, valkey_endpoint: str
+) -> None:
+    log = Contested()
+    payload = encode_records([], {}, received_ms=wall_ms())
+    await log.append([Batch(0, 1, ZERO_TIP, b"t" * 16, payload, b"")])
+    log.contested = True
+    connect = lambda: connector(valkey_endpoint)  # noqa: E731
+    core = await open_core(tmp_path, KEYS, connect=connect, observer=Seen(), shared=log)
+    try:
+        await until(lambda: any("Trying again" in trouble for trouble in core.troubles()))
+        assert core.lanes[0].state is LaneState.RECOVERING
+        log.contested = False
+        await until(lambda: core.lanes[0].state is LaneState.ADMITTING)
+    finally:
+        await core.close()

@@ -53,6 +53,8 @@ async def _look(configured: "Loaded") -> "list[Finding]":
         if url is not None:
             client = await stack.enter_async_context(Client(url, tls=own_certificate(configured.config)))
         findings.append(await doctor_servers.gateway(client))
+        if client is None:
+            findings += doctor.ports(configured.config)
         findings += await doctor_servers.valkey(configured, directory, client is not None)
     now_ms = time.time_ns() // 1_000_000
     return [*findings, *doctor.clock(looked.newest_ms, now_ms), doctor.open_files(), doctor.versions()]

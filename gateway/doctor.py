@@ -4,6 +4,7 @@ import ctypes
 import os
 import resource
 import shutil
+import socket
 import sqlite3
 import stat
 import sys
@@ -201,6 +202,26 @@ def clock(newest_ms: int, now_ms: int) -> Iterator[Finding]:
 def _is_synchronised() -> bool:
     """adjtimex(2), asked to set nothing; a system that will not say is believed."""
     return int(ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(TIMEX_BYTES))) != TIME_ERROR
+
+
+def ports(config: Config) -> Iterator[Finding]:
+    """Whether a gateway could listen where it is told to. Only to be asked while none does."""
+    for name, host, port in (
+        ("server", config.server.host, config.server.port),
+        ("metrics", config.metrics.host, config.metrics.port),
+    ):
+        try:
+            family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+        except OSError as error:  # socket.gaierror is one
+            why = f"{host}:{port}: {error.strerror or error}"
+            yield Finding(
+                f"{name} port", "fail", why, f"End what listens there (`ss -ltnp`), or set {name}.port and host"
+            )
+        else:
+            yield ok(f"{name} port", f"{host}:{port} is free" if port else "any free one")
 
 
 def open_files() -> Finding:

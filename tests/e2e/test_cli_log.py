@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import sqlite3
 import stat
 from collections.abc import Iterator
@@ -169,3 +170,15 @@ def test_a_deployment_that_is_none_fails_at_its_log(tmp_path: Path) -> None:
     found = checks(Shell(tmp_path))
     assert found["log"][0]["state"] == "fail"
     assert "tillgate init" in found["log"][0]["fix"]
+
+
+def test_a_port_that_somebody_else_has_is_named(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        monkeypatch.setenv("TILLGATE_METRICS__PORT", str(port))
+        monkeypatch.setenv("TILLGATE_SERVER__PORT", "0")
+        (taken,) = checks(shell)["metrics port"]
+        assert (taken["state"], f"127.0.0.1:{port}" in taken["text"]) == ("fail", True)
+        assert "metrics.port" in taken["fix"]
+        assert checks(shell)["server port"][0]["state"] == "ok"
+    assert checks(shell)["metrics port"][0]["state"] == "ok"

@@ -59,6 +59,7 @@ class Sampler:
         self.sampled = Sampled()
         self._log_file, self._connect, self._durable = log_file, connect, durable
         self._pipe: Pipe | None = None
+        self._heads: list[int] = []  # Valkey's, at the last look
 
     async def run(self) -> None:
         """Look every SAMPLE_S until cancelled."""
@@ -83,7 +84,8 @@ class Sampler:
         except (ArbiterLost, ArbiterRefused, redis.exceptions.RedisError, OSError, TimeoutError):
             return None
         offset_s = (began_s + ended_s) / 2 - (int(now[0]) + int(now[1]) / 1e6)
-        return seen(told, offset_s, differences(before, heads, self._durable()))
+        last, self._heads = self._heads or before, heads
+        return seen(told, offset_s, differences(before, heads, last))
 
     async def _connected(self) -> Pipe:
         if self._pipe is None or self._pipe.lost:
@@ -126,14 +128,15 @@ def seen(told: Mapping[str, str], offset_s: float, difference: Mapping[int, int]
     )
 
 
-def differences(before: Sequence[int], heads: Sequence[int], after: Sequence[int]) -> dict[int, int]:
-    """By how many batches each of Valkey's heads lies outside of what the log held while it was read: 0 if it agrees.
+def differences(durable: Sequence[int], heads: Sequence[int], last: Sequence[int]) -> dict[int, int]:
+    """By how many batches each of Valkey's heads is off the log's: negative when it is behind, 0 when it agrees.
 
-    A head may be as old as the log was before and, batches under way aside, as new as it is after.
+    `durable` is what the log held before `heads` were read, so Valkey can only be ahead of it, by batches under way at
+    this gateway or another. A batch under way at the last look, whose heads were `last`, is in the log by now.
     """
     return {
-        partition: (head < low) * (head - low) + (head > high) * (head - high)
-        for partition, (low, head, high) in enumerate(zip(before, heads, after, strict=True))
+        partition: min(0, head - low) or max(0, earlier - low)
+        for partition, (low, head, earlier) in enumerate(zip(durable, heads, last, strict=True))
     }
 
 

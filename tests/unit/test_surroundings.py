@@ -77,9 +77,9 @@ def test_what_valkey_told_is_read() -> None:
     assert not seen(parsed(b"aof_last_write_status:ok\r\nrole:master\r\n"), 0.0, {}).aof_is_failing
 
 
-def test_a_head_differs_only_when_it_is_outside_of_what_the_log_held_meanwhile() -> None:
-    assert differences([5, 5, 5], [5, 7, 6], [5, 6, 6]) == {0: 0, 1: 1, 2: 0}
-    assert differences([5], [0], [5]) == {0: -5}
+def test_a_head_ahead_differs_only_when_the_log_has_not_followed_by_the_next_look() -> None:
+    assert differences([5, 9, 9], [5, 12, 12], [5, 9, 10]) == {0: 0, 1: 0, 2: 1}
+    assert differences([5], [0], [5]) == {0: -5}, "behind what is durable is wrong at once"
 
 
 def campaign(**changes: object) -> Campaign:

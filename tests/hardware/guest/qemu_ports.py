@@ -74,7 +74,7 @@ class Adapter(VirtioPort):
 
     def unplug(self) -> None:
         self._monitor.execute("device_del", id="adapter")
-        until_sync(lambda: not self.path.exists(), "the adapter's link to go")
+        until_sync(lambda: not self.path.is_symlink(), "the adapter's link to go")
 
     def plug(self) -> None:
         self._monitor.execute("device_add", **ADAPTER_DEVICE, serial="TG-FTDI-1")

@@ -16,6 +16,7 @@ LD_LIBRARY_PATH=$kit/udev udevadm settle
 
 cd "$project" || exit
 echo "guest: Linux $(uname -r), $("$kit/busybox" cut -d' ' -f1 /proc/uptime) s after its start"
+: >/run/out/started
 eval "set -- $pytest_words"
 "$python" -m pytest tests/hardware/guest --confcutdir=tests/hardware/guest -p pytest_asyncio.plugin -p pytest_timeout \
   -p no:cacheprovider --timeout=300 --junitxml=/run/out/junit.xml --color=no -v "$@"

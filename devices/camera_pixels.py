@@ -13,7 +13,10 @@ PICTURE_BYTES_MAX = 32 << 20  # a phone's largest photograph; more is no picture
 PICTURE_PIXELS_MAX = 50_000_000  # 50 megapixels, the largest sensor in common phones: 50 MB as brightness
 PICTURE_KINDS = ("PNG", "JPEG", "BMP", "PPM", "WEBP", "GIF")  # what needs no other program and has no pages
 # Unusable content comes as any of these, by kind and by damage (Pillow documents only the first two).
-PICTURE_ERRORS = (UnidentifiedImageError, OSError, SyntaxError, ValueError, IndexError, EOFError, MemoryError)
+PICTURE_ERRORS = (
+    *(UnidentifiedImageError, OSError, SyntaxError, ValueError, IndexError, EOFError, MemoryError, ZeroDivisionError),
+    *(Image.DecompressionBombError, Image.DecompressionBombWarning),
+)
 POINT_PX = 8  # a phone covers hundreds of such points; a picture of 1280x720 has 14,400 of them
 MOVED_LIGHT = 24  # of 255: more than a sensor's noise in a dark shop moves a point by, less than a dim screen's edge
 MOVED_SHARE = 0.004  # of the points: a phone that comes into a corner of the view moves more
@@ -50,7 +53,7 @@ def luma_of_picture(octets: bytes) -> Luma | None:
             if picture.width * picture.height > PICTURE_PIXELS_MAX:
                 return None  # by its header: nothing was unpacked
             return _luma_of(picture)
-    except (*PICTURE_ERRORS, Image.DecompressionBombError, Image.DecompressionBombWarning):
+    except PICTURE_ERRORS:
         return None
 
 

@@ -113,6 +113,16 @@ def test_any_damage_gives_pixels_or_none(form: str, at: int, octets: bytes) -> N
     assert luma is None or luma.ndim == 2
 
 
+@pytest.mark.parametrize("height_width", (0xFFFFFFFF, 0x0001FFFF, 0x0000000A, 0x00040040, 0))
+def test_a_jpeg_frame_with_a_damaged_size_is_none_or_pixels(height_width: int) -> None:
+    octets = bytearray(picture("JPEG", size=(64, 48)))
+    at = octets.index(b"\xff\xc0") + 5  # SOF0: length, precision, then height and width
+    octets[at : at + 4] = height_width.to_bytes(4, "big")
+    pixels = Pixels("MJPG", 64, 48, 0)
+    for luma in (points_of_frame(bytes(octets), pixels), luma_of_frame(bytes(octets), pixels)):
+        assert luma is None or luma.ndim == 2
+
+
 @pytest.mark.parametrize("size", ((1, 1), (1, 300), (300, 1)))
 def test_tiny_pictures(size: tuple[int, int]) -> None:
     luma = luma_of_picture(picture("PNG", size=size))

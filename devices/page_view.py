@@ -146,7 +146,7 @@ def fold(view: View, told: Told, now_ms: int) -> View:
             return change(view, lost=tuple(sorted({*view.lost, told.source})))
         case "stopped" | "page" | "no_page" | "pair" | "no_pair":
             return view
-        case key if key in _NOTICES:
+        case key if key in _NOTICES or told.mood is Mood.PLAIN:  # whatever is plain is about no read
             return change(view, notice=Words(told_text("en", told), told_text("zh", told)))
         case _:
             return _heard(view, told, now_ms)

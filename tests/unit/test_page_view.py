@@ -118,7 +118,7 @@ def test_scanners_are_missed_by_name() -> None:
     assert told(Told(Mood.WAIT, "scanner_lost", source="page")).lost == (), "a phone's camera is switched off by hand"
 
 
-@pytest.mark.parametrize("key", ("notice", "nothing_open", "no_such", "commands"))
+@pytest.mark.parametrize("key", ("notice", "nothing_open", "no_such", "commands", "ref_cashier", "no_ref_receipt"))
 def test_what_is_no_scan_leaves_the_scene_alone(key: str) -> None:
     view = told(heard(), answered(Verdict.ACCEPTED), Told(Mood.PLAIN, key, words="draining: soon"))
     assert view.scene.kind is Kind.ACCEPTED

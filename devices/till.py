@@ -24,6 +24,7 @@ from devices.feedback import Mood, Told, mood_of, tail_of
 from devices.framing import RESENT_MS, Frame, FrameFault, Signal
 from devices.journal import Journal, JournalFull
 from devices.outbox import Answer, Outbox, is_final, uuid7
+from devices.page_view import PAGE_NAME
 from devices.records import Answered, Entry, Record, ReversalAnswered, ReversalAsked, Scanned, is_reversible
 from devices.scan import scan_of
 from devices.screen import Screen
@@ -166,7 +167,8 @@ class Till:
         if record := self._journal.ledger.unresolved_for(code_hash):
             return record
         last_hash, redemption_id, read_ms = self._last_reads.get(source, (b"", b"", 0))
-        just_read = last_hash == code_hash and monotonic_ms() - read_ms < REREAD_MS
+        # The cameras of all pages have one name; each folds its own looks, and two phones are two readers.
+        just_read = last_hash == code_hash and monotonic_ms() - read_ms < REREAD_MS and source != PAGE_NAME
         record = self._journal.ledger.records.get(redemption_id) if just_read else None
         if record is None and resent:
             record = self._lately(code_hash)

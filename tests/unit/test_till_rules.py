@@ -10,6 +10,7 @@ from devices.feedback import tail_of
 from devices.framing import Frame
 from devices.journal import Journal
 from devices.outbox import Outbox
+from devices.page_view import PAGE_NAME
 from devices.screen import TextScreen
 from devices.till import Till
 from gateway.messages import Notice, Place, RedeemMany, ReverseMany, Verdict, Verdicts, Welcome
@@ -71,6 +72,12 @@ async def test_an_accepted_code_read_by_another_scanner_is_a_new_question(desk: 
     await desk.answer(Verdict.ACCEPTED)
     assert "read twice" in await desk.scan("CODE", "lane1")
     assert "heard" in await desk.scan("CODE", "lane2")
+
+
+async def test_an_accepted_code_on_a_second_phone_is_a_new_question(desk: Desk) -> None:
+    await desk.scan("CODE", PAGE_NAME)
+    await desk.answer(Verdict.ACCEPTED)
+    assert "heard" in await desk.scan("CODE", PAGE_NAME), "one name for all phones; each folds its own looks"
 
 
 async def test_the_journal_is_bounded_by_what_is_open(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from typing import Any, get_args
 import click
 from msgspec import Meta
 
-from gateway.cli_output import EXIT_USAGE, Fault, prints_results, say
+from gateway.cli_output import EXIT_USAGE, Fault, prints_results
 from gateway.config import SETTINGS, BadConfig, flag_of, read, variable_of
 from gateway.settings import Config
 
@@ -52,14 +52,14 @@ def serve(config: Path | None, as_json: bool, **given: str | None) -> int:
 def _serve(config: Config, reread: Callable[[], Config], as_json: bool) -> int:
     from eventstore.log import LogDamaged, LogFailed, LogLocked, LogLost, LogUnreadable
     from gateway.core import wall_ms
-    from gateway.diary import Diary, to_stderr
+    from gateway.diary import Diary, say_so, to_stderr
     from gateway.embedded import EmbeddedError
     from gateway.keyfile import KeyFault
     from gateway.main import Gateway, Served
     from gateway.serving import run
     from gateway.supervisor import WorkerFailed, supervise
 
-    told = Diary(config.messages, wall_ms, to_stderr).tell if config.messages.form == "json" else say
+    told = Diary(config.messages, wall_ms, to_stderr).tell if config.messages.form == "json" else say_so
 
     def ready(served: Gateway | Served) -> None:
         workers = f", {config.workers} workers" if config.workers > 1 else ""

@@ -6,8 +6,10 @@ terminal or an id in it. A bad day tells no more than a good one: a minute has a
 the next line says how many were left out.
 """
 
-import sys
+import os
+import select
 from collections.abc import Callable
+from contextlib import suppress
 
 import msgspec
 
@@ -16,6 +18,7 @@ from gateway.settings import MessagesConfig
 
 LINES_A_MINUTE = 30  # enough to see which store it is; a gateway answers a million scans in that time
 MINUTE_MS = 60_000
+STDERR = 2
 
 
 class _Sample:
@@ -66,6 +69,13 @@ class Diary:
 
 
 def to_stderr(line: bytes) -> None:
-    """One line, at once."""
-    sys.stderr.buffer.write(line)
-    sys.stderr.buffer.flush()
+    """One line, at once, if there is room for it. A reader that is gone or stuck costs its lines, never an answer."""
+    with suppress(OSError):
+        _, room, _ = select.select((), (STDERR,), (), 0)
+        if room:
+            os.write(STDERR, line)
+
+
+def say_so(text: str) -> None:
+    """A line for people, in the same way."""
+    to_stderr(text.encode(errors="replace") + b"\n")

@@ -10,7 +10,6 @@ import asyncio
 import gc
 import os
 import signal
-import sys
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from functools import partial
@@ -22,10 +21,10 @@ import uvloop
 
 from gateway.config import BadConfig
 from gateway.core import wall_ms
-from gateway.diary import Diary, to_stderr
+from gateway.diary import Diary, say_so, to_stderr
 from gateway.ends import Ends, cause_of
 from gateway.keyfile import KeyFault, KeyFile
-from gateway.main import Gateway, Report, running
+from gateway.main import Gateway, Report, running, tls_context
 from gateway.sd_notify import told_of
 from gateway.settings import Config
 
@@ -56,7 +55,7 @@ async def serve(
     raises. A log that fails while serving, or a bug in the answer path, ends the process with 1.
     """
     diary = Diary(config.messages, wall_ms, to_stderr) if config.messages.form == "json" else None
-    tell = diary.tell if diary is not None else report or _to_stderr
+    tell = diary.tell if diary is not None else report or say_so
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: _end_on_bug(context, tell))
     asked_to_leave = asyncio.Event()
@@ -107,7 +106,8 @@ class _Live:
             fresh = self._reread()
             keys = self._key_file.load()
             if self._gateway.tls is not None:
-                self._gateway.tls.load_cert_chain(fresh.server.tls_cert, fresh.server.tls_key)
+                tls_context(self.config)  # tried beside: a pair that does not match would spoil the one in use
+                self._gateway.tls.load_cert_chain(self.config.server.tls_cert, self.config.server.tls_key)
         except (BadConfig, KeyFault, OSError) as error:
             self._tell(f"nothing was reloaded: {error}")
             return
@@ -167,9 +167,4 @@ def _end_now(text: str, tell: Report, ends: Ends | None, cause: str) -> None:
     if ends is not None:
         with suppress(OSError):  # a disk that takes nothing at all any more
             ends.count(cause)
-    sys.stderr.flush()
     os._exit(1)
-
-
-def _to_stderr(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

@@ -1,10 +1,13 @@
 """The lines of JSON a gateway says: what is in them, how many there are, and what is never in them."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
 
-from gateway.diary import LINES_A_MINUTE, MINUTE_MS, Diary
+from gateway.diary import LINES_A_MINUTE, MINUTE_MS, Diary, say_so, to_stderr
 from gateway.messages import Verdict
 from gateway.settings import MessagesConfig
 
@@ -60,3 +63,34 @@ def test_a_text_of_several_lines_is_one_object() -> None:
     said = Said()
     said.diary.tell("one\ntwo")
     assert [line["text"] for line in said.lines] == ["one\ntwo"]
+
+
+@contextmanager
+def stderr_into_a_pipe() -> Iterator[int]:
+    """The end that nobody reads yet."""
+    reading, writing = os.pipe()
+    before = os.dup(2)
+    os.dup2(writing, 2)
+    os.close(writing)
+    try:
+        yield reading
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+
+
+def test_a_reader_that_is_stuck_loses_lines_and_stops_nobody() -> None:
+    line, told = b"x" * 4000 + b"\n", 200  # a pipe takes 64 KiB
+    with stderr_into_a_pipe() as reading:
+        for _ in range(told):
+            to_stderr(line)
+    with open(reading, "rb") as pipe:
+        held = pipe.read()
+    assert held
+    assert len(held) < told * len(line)
+
+
+def test_a_reader_that_is_gone_is_no_failure() -> None:
+    with stderr_into_a_pipe() as reading:
+        os.close(reading)
+        say_so("anybody there?")

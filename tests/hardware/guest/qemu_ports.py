@@ -45,11 +45,16 @@ class Monitor(VirtioPort):
         self._buffer = b""
         self.execute("qmp_capabilities")
 
-    def execute(self, command: str, **arguments: object) -> object:
+    def execute(self, command: str, **arguments: object) -> None:
+        answer = self.ask(command, **arguments)
+        assert "return" in answer, answer
+
+    def ask(self, command: str, **arguments: object) -> dict[str, Any]:
+        """`return` or `error`, past the greeting and what QEMU tells unasked."""
         self.write(json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n")
-        while "return" not in (answer := self._line()):
-            assert "error" not in answer, answer["error"]
-        return answer["return"]
+        while not {"return", "error"} & (answer := self._line()).keys():
+            pass
+        return answer
 
     def _line(self) -> dict[str, Any]:
         def whole() -> bool:
@@ -77,8 +82,13 @@ class Adapter(VirtioPort):
         until_sync(lambda: not self.path.is_symlink(), "the adapter's link to go")
 
     def plug(self) -> None:
-        self._monitor.execute("device_add", **ADAPTER_DEVICE, serial="TG-FTDI-1")
+        until_sync(self._is_added, "QEMU to let go of the adapter that was pulled out")
         until_sync(self.path.exists, f"udev's link {self.path}")
+
+    def _is_added(self) -> bool:
+        """A device that was removed keeps its socket for a moment more."""
+        answer = self._monitor.ask("device_add", **ADAPTER_DEVICE, serial="TG-FTDI-1")
+        return "return" in answer
 
 
 def _text(path: Path) -> str:

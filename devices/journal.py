@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Self
+from typing import NoReturn, Self
 
 import msgspec
 from cryptography.exceptions import InvalidTag
@@ -74,6 +74,8 @@ class Journal:
         self._stale_seals = 0
         self._owed: list[Entry] = []
         self._writing = asyncio.Lock()
+        self._broken = ""  # why nothing is written any more
+        self._broke = asyncio.Event()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
 
     @classmethod
@@ -119,6 +121,11 @@ class Journal:
                 for entry in entries:
                     self.ledger.apply(entry)
 
+    async def until_broken(self) -> NoReturn:
+        """Raises `JournalBroken` when the disk fails, whoever's entry was being written. A till ends by it."""
+        await self._broke.wait()
+        raise JournalBroken(self._broken)
+
     async def compact_if_due(self) -> None:
         """Forget the codes of settled scans when enough have gathered. A full disk puts it off."""
         if self._stale_seals >= COMPACT_AFTER_ANSWERS:
@@ -129,7 +136,7 @@ class Journal:
         """Wait for the write under way, forget the codes that are not needed any more, let go of file and lock."""
         async with self._writing:
             try:
-                if self._stale_seals:
+                if self._stale_seals and not self._broken:
                     await self._compact()
             finally:
                 self._thread.shutdown()
@@ -172,7 +179,14 @@ class Journal:
         self._owed.clear()  # the new file was written from the ledger, which has them
 
     async def _in_thread(self, write: Callable[[bytes], None], octets: bytes) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._thread, write, octets)
+        if self._broken:
+            raise JournalBroken(self._broken)
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._thread, write, octets)
+        except JournalBroken as fault:
+            self._broken = str(fault)
+            self._broke.set()
+            raise
 
     def _load(self, content: bytes) -> None:
         entries, sound_bytes = _decode_named(content, self._path)

@@ -1,6 +1,8 @@
 """What happens to a till in a store: a disk that is really full, scanners that come back as each other, fast hands."""
 
 import asyncio
+import errno
+import io
 import os
 import subprocess
 import time
@@ -11,11 +13,14 @@ import msgspec
 import pytest
 from scripted_gateway import SILENT, ScriptedGateway
 from scripted_scanners import ACK, NAK, SsiScanner
-from till_bench import PtyScanner, TillBench
+from till_bench import PtyScanner, TillBench, until
 
-from devices.console import HEALTH_COMMAND, SOCKET_NAME, ask_terminal
+from devices.config import load_config
+from devices.console import HEALTH_COMMAND, SOCKET_NAME, NotRunning, ask_terminal
 from devices.framing import FaultReason
 from devices.health import Health, ScannerHealth
+from devices.journal import JournalBroken
+from devices.terminal import run_terminal
 from gateway.messages import Verdict
 
 PARAM_SEND, BEEP, DENIED = 0xC6, 0xE6, b"\x06"
@@ -104,6 +109,23 @@ async def test_on_a_disk_without_room_nothing_is_acked_sent_or_pretended(small_d
         await gateway.until(lambda: gateway.scans[-1].code == f"CODE {sent}")
         assert till.stop() == 0
         assert [record.verdict for record in till.journal()] == [Verdict.ACCEPTED] * sent
+
+
+async def test_a_disk_that_fails_under_a_command_ends_the_till(
+    till: TillBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(fd: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    till.configure("http://127.0.0.1:9")
+    running = asyncio.ensure_future(run_terminal(load_config(till.config), out=io.StringIO()))
+    await until((till.state / SOCKET_NAME).exists)
+    monkeypatch.setattr(os, "fdatasync", fails)
+    with pytest.raises(NotRunning):
+        await asyncio.to_thread(ask_terminal, till.state / SOCKET_NAME, "code SOME-CODE")
+    with pytest.raises(ExceptionGroup) as ended:
+        await asyncio.wait_for(running, 10)
+    assert ended.value.subgroup(JournalBroken), "not believed any more, whoever was told"
 
 
 async def test_a_till_that_starts_on_a_full_disk_still_asks_what_is_open(small_disk: TillBench) -> None:

@@ -149,12 +149,18 @@ async def test_a_full_disk_refuses_the_scan_and_leaves_no_half_of_it(
 
 
 async def test_a_disk_that_fails_is_not_believed(tmp_path: Path, journal: Journal) -> None:
-    read_only = os.open(tmp_path / JOURNAL_NAME, os.O_RDONLY)
+    read_only, writable = os.open(tmp_path / JOURNAL_NAME, os.O_RDONLY), os.dup(journal._fd)
     os.dup2(read_only, journal._fd)
     os.close(read_only)
     with pytest.raises(JournalBroken, match="writing the journal failed"):
         await journal.commit(scanned(journal, a_redeem(1)))
     assert journal.ledger.open_count() == 0
+    os.dup2(writable, journal._fd)
+    os.close(writable)
+    with pytest.raises(JournalBroken, match="writing the journal failed"):
+        await journal.commit(scanned(journal, a_redeem(1)))
+    with pytest.raises(JournalBroken, match="writing the journal failed"):
+        await journal.until_broken()
 
 
 async def test_an_answer_is_true_without_room_for_it_and_written_later(tmp_path: Path, journal: Journal) -> None:

@@ -9,13 +9,14 @@ import msgspec
 from msgspec import Meta
 
 PAGE_LISTEN = "127.0.0.1:8470"
+HostName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,253}$")]  # others as browsers and certificates spell them
 
 
 class PageConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[page]`. Beyond this machine the page is served by TLS, to paired devices only."""
 
     listen: str = PAGE_LISTEN  # address:port; 0.0.0.0 for every network the till is on
-    names: Annotated[list[str], Meta(max_length=16)] = []  # host names it may be called by, beside its addresses
+    names: Annotated[list[HostName], Meta(max_length=16)] = []  # host names it may be called by, beside its addresses
     certificate: str = ""  # PEM files; without them the till makes its own, which each phone asks about once
     key: str = ""
 

@@ -21,13 +21,18 @@ def tls_files(config: PageConfig, directory: Path) -> tuple[str, str]:
     if config.certificate:
         return config.certificate, config.key
     certificate, key = (directory / name for name in NAMES)
-    if not certificate.exists() or _ends(certificate) < datetime.datetime.now(datetime.UTC):
+    if not _is_good(certificate):
         _write(certificate, key, ["localhost", socket.gethostname(), *config.names])
     return str(certificate), str(key)
 
 
-def _ends(certificate: Path) -> datetime.datetime:
-    return x509.load_pem_x509_certificate(certificate.read_bytes()).not_valid_after_utc
+def _is_good(certificate: Path) -> bool:
+    """Ours may be made anew at any time: one that has ended, or that a power cut has left empty, is as good as none."""
+    try:
+        ends = x509.load_pem_x509_certificate(certificate.read_bytes()).not_valid_after_utc
+    except (FileNotFoundError, ValueError):
+        return False
+    return ends > datetime.datetime.now(datetime.UTC)
 
 
 def _write(certificate: Path, key: Path, names: list[str]) -> None:
@@ -58,4 +63,6 @@ def _replace(path: Path, octets: bytes) -> None:
     fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(fd, "wb") as file:
         file.write(octets)
+        file.flush()
+        os.fsync(fd)
     part.replace(path)

@@ -57,6 +57,7 @@ def test_file_names_start_where_the_configuration_stands() -> None:
         ('[page]\nlisten = "0.0.0.0:1"\nkey = "k"', "belong together"),
         ('[page]\ncertificate = "c"\nkey = "k"', "this machine only"),
         ('[page]\nlisen = "127.0.0.1:1"', "did you mean `listen`?"),
+        ('[page]\nnames = ["kässe"]', "at `$.page.names[0]`"),
         ('[receipt]\nprinter = "lp0"', "`printer` is a device like"),
         ('[receipt]\nprinter = "tcp://:9100"', "`printer` is a device like"),
         ('[receipt]\nprinter = "/dev/usb/lp0"\ncolums = 32', "did you mean `columns`?"),

@@ -19,6 +19,7 @@ from devices.page_config import PageConfig, ReceiptConfig, absolute, page_fault,
 from devices.page_view import PAGE_NAME
 
 SCANNERS_MAX = 16  # more lanes than one till has; a longer list is a mistake in a template
+TYPED_SOURCE = "keyboard"  # what codes typed at the till come from, as a scanner's name
 PREFIX_CHARS_MAX = 8  # STX or an identifier of up to three characters is what scanners can be set to
 
 
@@ -135,8 +136,11 @@ def parse_config(content: bytes, path: Path) -> TerminalConfig:
     for field in ("name", "path"):
         if twice := _twice([getattr(scanner, field) for scanner in config.scanners]):
             raise ConfigFault(f"{path}: two scanners have the same {field} `{twice}` - at `$.scanners`")
-    if PAGE_NAME in [scanner.name for scanner in config.scanners]:
-        raise ConfigFault(f"{path}: `{PAGE_NAME}` is the name of the cashier's page - at `$.scanners`")
+    for name, whose in ((PAGE_NAME, "the cashier's page"), (TYPED_SOURCE, "codes typed by hand")):
+        if name in [scanner.name for scanner in config.scanners]:
+            raise ConfigFault(f"{path}: `{name}` is the name of {whose} - at `$.scanners`")
+    if config.metrics_listen and not 0 <= int(config.metrics_listen.rpartition(":")[2]) < 1 << 16:
+        raise ConfigFault(f"{path}: a port is at most 65535 - at `$.metrics_listen`")
     for where, fault in (
         ("page", page_fault(config.page) if config.page else ""),
         ("receipt", receipt_fault(config.receipt) if config.receipt else ""),
@@ -145,7 +149,7 @@ def parse_config(content: bytes, path: Path) -> TerminalConfig:
             raise ConfigFault(f"{path}: {fault} - at `$.{where}`")
     for i, scanner in enumerate(config.scanners):
         framing_fault = _framing_fault(scanner) if isinstance(scanner, SerialConfig) else ""
-        if fault := framing_fault or _path_fault(scanner.path):
+        if fault := framing_fault or _path_fault(scanner):
             raise ConfigFault(f"{path}: {fault} - at `$.scanners[{i}]`")
     ca_file = str(path.parent / config.ca_file) if config.ca_file else ""
     state_directory = str((path.parent / config.state_directory).absolute())
@@ -169,9 +173,16 @@ def _url_fault(gateway: str) -> str:
     return "" if known else "expected an address like `https://gateway.example`"
 
 
-def _path_fault(path: str) -> str:
+def _path_fault(scanner: ScannerConfig) -> str:
     """Something like `usb:` that does not read on as a device would be looked for as a file, for ever."""
-    if not re.match(r"(usb|bluetooth|bt|hid):", path, re.IGNORECASE) or parse_path(path):
+    path = scanner.path
+    if "\0" in path or "://" in path:
+        return "`path` is a device of this machine"
+    if not re.match(r"(usb|bluetooth|bt|hid):", path, re.IGNORECASE):
+        return ""
+    if isinstance(scanner, CameraConfig):
+        return f"a camera is found by a path like `/dev/v4l/by-id/...`, and it is `{path}`"
+    if parse_path(path):
         return ""
     return f"expected a path like `usb:0c2e:0b61` or `usb:0c2e:0b61:SERIAL`, and it is `{path}`"
 

@@ -46,7 +46,8 @@ from devices.scanner import (
 REOPEN_MS_FIRST = 100  # a scanner that was only re-enumerated is back within this
 REOPEN_MS_MAX = 2000  # a person who plugs it in again should not have to wait longer
 WRITES_WAITING_BYTES_MAX = 1024  # some ten answers; a scanner that takes none of them is not listening at all
-PORT_ERRORS = (OSError, termios.error, NotAttached)  # serial.SerialException is an OSError; termios.error is none
+# serial.SerialException is an OSError; termios.error is none. ValueError: a speed that the port does not have.
+PORT_ERRORS = (OSError, ValueError, termios.error, NotAttached)
 PARITIES = {"none": serial.PARITY_NONE, "even": serial.PARITY_EVEN, "odd": serial.PARITY_ODD}
 
 

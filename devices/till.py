@@ -19,6 +19,7 @@ from typing import Literal
 
 import msgspec
 
+from devices.config import TYPED_SOURCE
 from devices.console import SetReference, ShowOpen, ShowPairing, TypedCode, Undo, parse_command
 from devices.feedback import Mood, Told, mood_of, tail_of
 from devices.framing import RESENT_MS, Frame, FrameFault, Signal
@@ -34,7 +35,6 @@ JOURNAL_UNRESOLVED_MAX = 10_000  # one scan per 3 s fills this in 8 h without a 
 REREAD_MS = 1500  # one pull of the trigger can read twice; a person who means it again takes longer
 STATUS_LINES_MAX = 20  # what fits on a screen
 ENTRY_SCANNED, ENTRY_TYPED = 1, 2
-TYPED_SOURCE = "keyboard"
 GIVEN_UP = "given up at the till"
 SIGNAL_OF = {Mood.GOOD: Signal.GOOD, Mood.BAD: Signal.BAD, Mood.WAIT: Signal.WAIT}
 

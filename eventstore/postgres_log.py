@@ -33,19 +33,29 @@ from eventstore.log import (
     LogDamaged,
     LogFailed,
     LogLost,
+    LogUnfit,
     Meta,
     batch_crc,
     check_join,
     is_chain,
     run_partition,
 )
-from eventstore.postgres_server import Connect, Link, PostgresReader, create, read_meta, storage_errors
+from eventstore.postgres_server import (
+    SETTINGS,
+    Connect,
+    Link,
+    PostgresReader,
+    create,
+    read_meta,
+    storage_errors,
+    unfit,
+)
 
 APPENDS_WAITING_MAX = 4096  # as many as the SQLite log takes; beyond it the callers wait their turn, in order
 COMMIT_BYTES_MAX = 4 << 20  # about 40 ms of writing: what the last caller of a transaction waits for its neighbours
 WRITING_LINKS_MAX = 4  # connections that append; a server has 100 for all gateways, and each has two more for reading
 
-_APPEND = f"SELECT tillgate.append_{LOG_FORMAT}($1, $2, $3, $4, $5, $6, $7) AS joined"
+_APPEND = f"SELECT tillgate.append_{LOG_FORMAT}($1, $2, $3, $4, $5, $6, $7) AS joined, {SETTINGS}"
 _TIPS = "SELECT seq, tip FROM tillgate.batch WHERE partition = $1 AND seq = ANY ($2::bigint[])"
 _LOST = """
     SELECT seen.partition, seen.seq FROM unnest($1::int[], $2::bigint[], $3::bytea[]) AS seen (partition, seq, tip)
@@ -184,6 +194,10 @@ class PostgresLog:
             rows = await link.fetch(
                 _APPEND, partition, first.seq - 1, first.prev, *map(list, zip(*columns, strict=True))
             )
+        if (why := unfit(rows[0])) is not None:
+            raise LogUnfit(why)
+        if link.warning is not None:
+            raise LogLost(f"PostgreSQL: {link.warning}")
         if not rows[0]["joined"]:
             return False
         self._confirm(partition, Head(last.seq, last.tip))

@@ -5,8 +5,10 @@ row that every append must move; `batch` the batches. `append_1` is the compare-
 waits for an append under way, moves it if seq and tip are those the run follows, and inserts the run. It is one
 statement, so it is one transaction and one trip to the server. The version in its name lets builds run side by side.
 
-A durable "yes" rests on settings that anybody with the right to may change at any time, so they are asked for with
-every head, not only at the start. No NOTIFY: it takes a lock of the whole database in each commit, and the followers
+A durable "yes" rests on settings that anybody with the right to may change at any time, for all or for one user, so
+they are told with every head and every append. A commit whose wait for a synchronous standby is broken off (by
+pg_cancel_backend, statement_timeout or a shutdown) is a success to the server, with a WARNING: an append that is warned
+of anything is no yes. No NOTIFY: it takes a lock of the whole database in each commit, and the followers
 look four times a second anyway.
 """
 
@@ -71,12 +73,15 @@ BEGIN
     RETURN true;
 END $$;
 """  # noqa: S608 - a number of ours
-_FITNESS = """
+SETTINGS = """
     current_setting('fsync') AS fsync, current_setting('full_page_writes') AS full_page_writes,
-    current_setting('synchronous_commit') AS synchronous_commit, pg_is_in_recovery() AS standby,
+    current_setting('synchronous_commit') AS synchronous_commit
+"""
+_FITNESS = f"""
+    {SETTINGS}, pg_is_in_recovery() AS standby,
     (SELECT bool_and(relpersistence = 'p') FROM pg_class WHERE oid = ANY
         (ARRAY[to_regclass('tillgate.head'), to_regclass('tillgate.batch')]::oid[])) AS logged
-"""
+"""  # noqa: S608
 _ALIVE = f"SELECT {_FITNESS}"
 _META = "SELECT format, partitions, deployment_id, created_ms FROM tillgate.meta"
 _HEAD = f"""
@@ -105,7 +110,11 @@ def connector(url: str, password: str | None) -> Connect:
             url,
             password=password,
             timeout=CONNECT_SECONDS_MAX,
-            server_settings={"application_name": "tillgate", "default_transaction_isolation": "read committed"},
+            server_settings={
+                "application_name": "tillgate",
+                "default_transaction_isolation": "read committed",
+                "client_min_messages": "warning",  # see Link.warning
+            },
         )
 
     return connect
@@ -131,15 +140,17 @@ class Link:
         self._connect = connect
         self._turn = asyncio.Lock()
         self._connection: asyncpg.Connection[Any] | None = None
+        self.warning: str | None = None  # what the server warned of during the newest fetch
 
     async def fetch(self, query: str, *args: object, seconds: float = ANSWER_SECONDS_MAX) -> "list[asyncpg.Record]":
         """The rows. Raises what asyncpg raises; whatever broke off under way takes the connection with it."""
         async with self._turn:
-            whole = False
+            whole, self.warning = False, None
             try:
                 async with asyncio.timeout(seconds):
                     if self._connection is None or self._connection.is_closed():
                         self._connection = await self._connect()
+                        self._connection.add_log_listener(self._on_message)
                     found = await self._connection.fetch(query, *args)
                 whole = True
                 return found
@@ -149,6 +160,10 @@ class Link:
             finally:
                 if not whole:
                     self._drop()
+
+    def _on_message(self, _: object, message: "asyncpg.PostgresLogMessage") -> None:
+        if message.severity_en == "WARNING":
+            self.warning = message.message
 
     def _drop(self) -> None:
         if self._connection is not None:
@@ -176,7 +191,7 @@ def unfit(row: "asyncpg.Record") -> str | None:
             f"PostgreSQL gives this user synchronous_commit = {row['synchronous_commit']}: a yes would be told before "
             "it is on disk. Set synchronous_commit = on, for the server, the database and the user"
         )
-    if row["logged"] is False:
+    if row.get("logged") is False:
         return "a table of the log is UNLOGGED: a crash would empty it. ALTER TABLE ... SET LOGGED"
     return None
 

@@ -215,6 +215,42 @@ async def _asked_for_ever(log: PostgresLog) -> None:
         await log.head(CONTROL)
 
 
+async def test_a_setting_of_the_user_alone_binds_new_connections_and_is_seen_by_the_append_itself(
+    postgres: "PostgresServer", log: PostgresLog
+) -> None:
+    first, second = chain(0, 2)
+    await log.head(0)  # over a connection that has the old setting, and keeps it
+    (pid,) = await _writing_backend(postgres, log, [first])
+    await postgres.run("ALTER ROLE till SET synchronous_commit = off")
+    try:
+        await postgres.run(f"SELECT pg_terminate_backend({pid}, 5000)")
+        with pytest.raises(LogUnfit, match="synchronous_commit = off"):
+            await until_taken(log, [second])
+    finally:
+        await postgres.run("ALTER ROLE till RESET synchronous_commit")
+
+
+async def test_a_wait_for_a_standby_that_is_broken_off_is_no_yes(postgres: "PostgresServer", log: PostgresLog) -> None:
+    first, second = chain(0, 2)
+    (pid,) = await _writing_backend(postgres, log, [first])
+    await postgres.run("ALTER SYSTEM SET synchronous_standby_names = 'absent'")
+    await postgres.run("SELECT pg_reload_conf()")
+    waiting = f"SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE pid = {pid} AND wait_event = 'SyncRep'"
+    try:
+        for _ in range(2):  # the second one finds the batch there, which is no yes either
+            append = asyncio.create_task(log.append([second]))
+            async with asyncio.timeout(WAIT_S):
+                while not append.done():
+                    await postgres.run(waiting)
+                    await asyncio.sleep(0.02)
+            with pytest.raises(LogLost, match="canceling wait for synchronous replication"):
+                await append
+    finally:
+        await postgres.run("ALTER SYSTEM RESET synchronous_standby_names")
+        await postgres.run("SELECT pg_reload_conf()")
+    await log.append([second])
+
+
 async def test_an_unlogged_table_is_refused(postgres: "PostgresServer", url: str) -> None:
     await postgres.run("ALTER TABLE tillgate.batch SET UNLOGGED")
     with pytest.raises(LogUnfit, match="UNLOGGED"):

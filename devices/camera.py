@@ -98,7 +98,9 @@ class CameraScanner:
         view, found = self._view, self._view.see(seen, at_ms)
 
         def settle(kept: bool) -> None:
-            if isinstance(found, Frame) and not kept:
+            if isinstance(found, FrameFault):
+                view.note_fault()
+            elif found and not kept:
                 view.refuse(found)
 
         if found:

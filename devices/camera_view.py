@@ -46,6 +46,7 @@ class View:
         self._several_since_ms: int | None = None
         self._several_ms = 0
         self._several_told = False
+        self._fault_taken = False  # the next no is about a fault
 
     @property
     def known(self) -> frozenset[Frame]:
@@ -69,8 +70,14 @@ class View:
 
     def hear(self, signal: Signal) -> None:
         """The verdict on the newest scan. Only a yes stands for 5 s."""
-        if self._known:
+        if self._fault_taken and signal is Signal.BAD:
+            self._fault_taken = False
+        elif self._known:
             self._known[next(reversed(self._known))].lifted = signal is not Signal.GOOD
+
+    def note_fault(self) -> None:
+        """The till has taken a fault, and says no to that: what stood before it keeps its own verdict."""
+        self._fault_taken = True
 
     def refuse(self, code: Frame) -> None:
         """The journal did not take what was handed over."""

@@ -94,6 +94,21 @@ def test_two_in_view_are_none_and_told_once() -> None:
     assert camera.sees(A, B, for_ms=1000) == [fault], "again"
 
 
+def test_the_no_to_a_fault_takes_nothing_from_the_yes_before_it() -> None:
+    camera = Camera()
+    assert camera.sees(A) == [A]
+    camera.view.hear(Signal.GOOD)
+    [fault] = camera.sees(A, B, for_ms=SEVERAL_MS + 100)
+    assert isinstance(fault, FrameFault)
+    camera.view.note_fault()
+    camera.view.hear(Signal.BAD)
+    camera.sees(for_ms=GONE_MS + 100)
+    assert camera.sees(A) == [], "accepted, and back within its five seconds"
+    camera.view.hear(Signal.BAD)
+    camera.sees(for_ms=GONE_MS + 100)
+    assert camera.sees(A) == [A], "but the no to a code is heard"
+
+
 def test_two_that_are_seen_in_turn_are_two_in_view() -> None:
     camera = Camera()
     assert camera.sees(A) == [A]

@@ -23,6 +23,7 @@ from gateway.messages import Verdict
 
 SLIPS_WAITING_MAX = 32  # a printer that is further behind than a minute prints for shoppers who are gone
 PRINT_S = 5.0  # for the connection to a printer in the network
+AT_MS_MAX = 253_370_000_000_000  # year 9998: a gateway's number must not end the printing
 PRINTER_PORT = 9100  # what network printers listen on
 CHINESE_ON = b"\x1c&"  # FS &: select Kanji character mode, GB 18030 on printers sold in China
 TITLES = {"en": "VOUCHER REDEEMED", "zh": "已核销"}
@@ -68,7 +69,8 @@ def slip_of(answer: Answer) -> Slip | None:
 
 def lines_of(slip: Slip, language: str, terminal: int, columns: int) -> list[str]:
     """Label and value in two columns where they fit, in two lines where not. Chinese letters are two columns wide."""
-    at = f"{datetime.fromtimestamp(slip.at_ms / 1000).astimezone():%Y-%m-%d %H:%M:%S}"
+    at_s = min(max(slip.at_ms, 0), AT_MS_MAX) // 1000
+    at = f"{datetime.fromtimestamp(at_s).astimezone():%Y-%m-%d %H:%M:%S}"
     values = (slip.offer, slip.tail, at, str(terminal), slip.place)
     lines: list[str] = []
     for label, value in zip(LABELS[language], values, strict=True):

@@ -64,6 +64,11 @@ def test_labels_and_values_stand_in_two_columns_or_two_lines(columns: int) -> No
     assert len(chinese[0]) + 4 == columns, "four letters of the label are two columns wide"
 
 
+@pytest.mark.parametrize("at_ms", (-1, 1 << 63))
+def test_a_gateways_clock_cannot_end_the_printing(at_ms: int) -> None:
+    assert any(line.startswith("Time") for line in lines_of(Slip("#abcdef", "", "", at_ms), "en", 7, 42))
+
+
 def test_a_slip_is_title_lines_and_a_cut() -> None:
     printer = escpos.Dummy()
     printer.open = lambda: None

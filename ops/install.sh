@@ -34,6 +34,7 @@ if [ "$part" = gateway ]; then
   lay 0644 systemd/tillgate.tmpfiles /usr/lib/tmpfiles.d/tillgate.conf
 else
   lay 0644 systemd/tillgate-terminal.service /etc/systemd/system/tillgate-terminal.service
+  lay 0644 systemd/tillgate-terminal.tmpfiles /usr/lib/tmpfiles.d/tillgate-terminal.conf
   lay 0644 udev/70-tillgate-scanners.rules /etc/udev/rules.d/70-tillgate-scanners.rules
 fi
 [ -z "$root" ] || exit 0
@@ -44,9 +45,12 @@ systemd-sysusers /usr/lib/sysusers.d/tillgate.conf
 systemctl daemon-reload
 if [ "$part" = gateway ]; then
   systemd-tmpfiles --create /usr/lib/tmpfiles.d/tillgate.conf
-  echo "next: sudo -u tillgate TILLGATE_DATA=/var/lib/tillgate /opt/tillgate/bin/tillgate init"
+  # The units name this file, so it must be there; as it is made, every setting in it is a comment.
+  [ -e /etc/tillgate/gateway.toml ] || /opt/tillgate/bin/tillgate config example > /etc/tillgate/gateway.toml
+  echo "next: sudo -u tillgate TILLGATE_CONFIG=/etc/tillgate/gateway.toml TILLGATE_DATA=/var/lib/tillgate /opt/tillgate/bin/tillgate init"
   echo "      systemctl enable --now tillgate tillgate-backup.timer"
 else
+  systemd-tmpfiles --create /usr/lib/tmpfiles.d/tillgate-terminal.conf
   udevadm control --reload
   udevadm trigger
   echo "next: sudo -u tillgate /opt/tillgate/bin/tillgate terminal enrol --url https://GATEWAY --token - \\"

@@ -117,6 +117,20 @@ def test_pods_are_locked_in_and_have_time_to_leave(layers: dict[str, list[dict[s
         assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
 
 
+@pytest.mark.parametrize("layer", LAYERS)
+def test_the_data_directory_is_one_that_its_user_owns_and_init_can_run_before_the_gateway(
+    layers: dict[str, list[dict[str, Any]]], layer: str
+) -> None:
+    (pod,) = [one["spec"]["template"]["spec"] for one in layers[layer] if one["kind"] == "StatefulSet"]
+    (waiting,), (gateway,) = pod["initContainers"], pod["containers"]
+    for container in (waiting, gateway):
+        (mounted,) = [one["mountPath"] for one in container["volumeMounts"] if one["name"] == "state"]
+        (data,) = [one["value"] for one in container["env"] if one["name"] == "TILLGATE_DATA"]
+        assert data.startswith(mounted + "/"), "a volume's root is root's own, and may hold lost+found"
+        assert data in str(waiting["command"])
+    assert pod["securityContext"]["fsGroupChangePolicy"] == "OnRootMismatch", "else codes.toml is opened to a group"
+
+
 # --- settings and scripts ---------------------------------------------------------------------------------------------
 
 
@@ -150,6 +164,26 @@ def test_the_install_script_lays_down_what_it_names(part: str, tmp_path: Path) -
     }
     assert units == expected[part]
     assert (tmp_path / "usr/lib/sysusers.d/tillgate.conf").is_file()
+
+
+@pytest.mark.parametrize(
+    ("part", "written"),
+    (
+        ("gateway", {"/var/lib/tillgate", "/var/backups/tillgate"}),
+        ("terminal", {"/var/lib/tillgate-terminal", "/etc/tillgate"}),
+    ),
+)
+def test_directories_that_its_user_writes_to_before_the_first_start_are_made(
+    part: str, written: set[str], tmp_path: Path
+) -> None:
+    environ = {"DESTDIR": str(tmp_path), "PATH": "/usr/bin:/bin"}
+    subprocess.run(["sh", OPS / "install.sh", part], env=environ, check=True)
+    made = [
+        line.split() for file in tmp_path.glob("usr/lib/tmpfiles.d/*.conf") for line in file.read_text().splitlines()
+    ]
+    assert written == {
+        path for kind, path, _, user, _ in (line for line in made if line[0] == "d") if user == "tillgate"
+    }
 
 
 def test_the_install_script_refuses_what_it_does_not_know() -> None:

@@ -265,6 +265,9 @@ class Till:
     # --- answers ------------------------------------------------------------------------------------------------------
 
     def _tell_answer(self, answer: Answer) -> None:
+        record = self._journal.ledger.records.get(answer.redemption_id)
+        if record and record.reversals and not answer.is_reversal and mood_of(answer) is Mood.GOOD:
+            return  # given up while this answer was journalled: no yes after "undoing", the reversal's answer is told
         if is_final(answer.verdict, is_reversal=answer.is_reversal):
             self._told_unsure.discard(answer.asked_id)
         elif answer.asked_id in self._told_unsure or not self._outbox.is_asking(answer.asked_id):

@@ -166,3 +166,15 @@ async def test_a_gateways_words_stay_on_one_line(desk: Desk) -> None:
     assert desk.out.getvalue().count("\n") == 2
     assert "\x1b" not in desk.out.getvalue()
     assert "connected" in desk.out.getvalue(), "the language of the configuration stands"
+
+
+async def test_what_was_given_up_while_its_yes_was_journalled_is_told_no_yes(desk: Desk) -> None:
+    await desk.scan("CODE")
+    [message] = desk.sent()
+    verdicts = Verdicts(message.ref, bytes([Verdict.ACCEPTED]), 1, [Place(0, 1, 0, 1)], {})
+    answers = desk.outbox.take(verdicts, desk.now_ms, 0.5)
+    assert "undoing" in await desk.till.execute("give-up last")
+    await desk.till.on_answers(answers)
+    assert "ACCEPTED" not in desk.out.getvalue()
+    await desk.answer(Verdict.ACCEPTED)
+    assert "UNDONE" in desk.out.getvalue()

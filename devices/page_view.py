@@ -163,12 +163,13 @@ def recents(records: Iterable[Record]) -> list[Recent]:
 
 
 def _heard(view: View, told: Told, now_ms: int) -> View:
-    kind, tone = _KINDS.get(told.key, (Kind.AGAIN, Tone.AGAIN))
-    head, rest = _words_of(told.key)
+    key = "heard_offline" if told.key == "again" and view.online is False else told.key
+    kind, tone = _KINDS.get(key, (Kind.AGAIN, Tone.AGAIN))
+    head, rest = _words_of(key)
     scene = Scene(
         kind,
         _AGAIN if kind is Kind.AGAIN else head,
-        _KEPT_REST if told.key == "heard_offline" else rest,
+        _KEPT_REST if key == "heard_offline" else rest,
         tail_of(told.redemption_id) if told.redemption_id else "",
         source=printable(told.source),
         at_ms=now_ms,

@@ -85,6 +85,11 @@ def test_a_lost_line_ends_the_checking() -> None:
     assert fold(view, answered(Verdict.ACCEPTED), NOW_MS).scene.kind is Kind.ACCEPTED
 
 
+def test_without_a_line_a_further_read_is_kept_like_the_first() -> None:
+    view = told(Told(Mood.WAIT, "offline"), heard(key="heard_offline"), heard(key="again"))
+    assert (view.scene.kind, view.scene.head.en, view.tone) == (Kind.KEPT, "OFFLINE: KEPT", Tone.WAIT)
+
+
 def test_a_lost_line_changes_no_verdict() -> None:
     view = told(heard(), answered(Verdict.ACCEPTED), Told(Mood.WAIT, "offline"))
     assert view.scene.kind is Kind.ACCEPTED

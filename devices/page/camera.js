@@ -4,9 +4,10 @@ const WIDTH_MAX = 1024; // pixels; a code on a phone's screen is found in fewer
 const OWN_FORMATS = ["qr_code", "data_matrix", "code_128", "aztec", "pdf417", "ean_13"];
 
 export class Camera {
-  constructor(video, onCode) {
+  constructor(video, onCode, onEnd) { // onEnd(error): it has stopped by itself; null: the device is gone
     this.video = video;
     this.onCode = onCode;
+    this.onEnd = onEnd;
     this.stream = null;
     this.look = null;
   }
@@ -29,7 +30,7 @@ export class Camera {
       this.stop();
       throw error;
     }
-    this.stream.getVideoTracks()[0].addEventListener("ended", () => this.stop());
+    this.stream.getVideoTracks()[0].addEventListener("ended", () => this.#end(null));
     this.lock = await navigator.wakeLock?.request("screen").catch(() => null);
     this.#next();
   }
@@ -40,11 +41,20 @@ export class Camera {
     this.stream = this.lock = this.video.srcObject = null;
   }
 
+  #end(error) {
+    this.stop();
+    this.onEnd(error);
+  }
+
   #next() {
     setTimeout(async () => {
       if (!this.on) return;
-      if (this.video.readyState >= HTMLMediaElement.HAVE_CURRENT_DATA && !document.hidden) {
-        for (const code of await this.look(this.video)) this.onCode(code);
+      try {
+        if (this.video.readyState >= HTMLMediaElement.HAVE_CURRENT_DATA && !document.hidden) {
+          for (const code of await this.look(this.video)) this.onCode(code);
+        }
+      } catch (error) {
+        return void this.#end(error); // better told than a camera that seems to look
       }
       this.#next();
     }, LOOK_MS);

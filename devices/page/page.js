@@ -10,7 +10,7 @@ const ASK_MS = 10000; // an undo that nobody confirms is forgotten
 const $ = (id) => document.getElementById(id);
 const root = document.documentElement;
 const sound = new Sound();
-const camera = new Camera($("video"), (code) => send({ do: "see", code }));
+const camera = new Camera($("video"), (code) => send({ do: "see", code }), cameraEnded);
 
 let shown = null; // the newest state; null: the till is not there
 let socket = null;
@@ -32,7 +32,9 @@ const show = (id, value) => { text(id, value); $(id).hidden = !value; };
 // --- the line to the till ---
 
 function send(message) {
-  if (socket?.readyState === WebSocket.OPEN) socket.send(JSON.stringify(message));
+  const open = socket?.readyState === WebSocket.OPEN;
+  if (open) socket.send(JSON.stringify(message));
+  return open;
 }
 
 async function connect() {
@@ -256,6 +258,12 @@ function soundPressed() {
   startSound();
 }
 
+function cameraEnded(error) { // unplugged, taken back by the browser, or its reader failed
+  cameraSays = error ? `${words().cameraFault} ${error.name}` : words().cameraGone;
+  send({ do: "camera", on: false });
+  draw();
+}
+
 async function switchCamera() {
   cameraSays = "";
   if (camera.on) camera.stop();
@@ -273,8 +281,7 @@ async function switchCamera() {
 $("typed").addEventListener("submit", (event) => {
   event.preventDefault();
   const code = $("code").value.trim();
-  $("code").value = "";
-  if (code) send({ do: "code", code });
+  if (!code || send({ do: "code", code })) $("code").value = ""; // without a till it stays, to be sent later
 });
 $("pairing").addEventListener("submit", async (event) => {
   event.preventDefault();

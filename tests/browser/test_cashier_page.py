@@ -221,6 +221,22 @@ async def test_a_page_that_lost_its_till_says_so_and_comes_back_to_the_same(till
         assert await page.evaluate("tones") == ["tick", "good"], "what is old is not sounded again"
 
 
+async def test_a_code_typed_while_the_till_is_gone_waits_in_its_field(till: PageTill, browser: Browser) -> None:
+    till.bench.configure(till.gateway.url, more=f'[page]\nlisten = "{till.url.removeprefix("http://")}"')
+    async with opened(browser, till.url) as page:
+        await until_kind(page, "ready")
+        assert till.bench.stop() == 0
+        await until_kind(page, "gone")
+        await page.fill("#code", "TYPED-CODE")
+        await page.press("#code", "Enter")
+        assert await page.input_value("#code") == "TYPED-CODE"
+        await till.start()
+        await until_kind(page, "ready")
+        await page.press("#code", "Enter")
+        await until_kind(page, "accepted")
+        assert await page.input_value("#code") == ""
+
+
 async def test_a_verdict_steps_back_when_it_is_old(till: PageTill, browser: Browser) -> None:
     async with opened(browser, "about:blank") as page:
         await page.clock.install()

@@ -89,6 +89,17 @@ async def test_a_refused_voucher_in_view_is_not_asked_again_and_again(till: Page
         assert len(till.gateway.scans) == 1
 
 
+async def test_a_camera_that_stops_by_itself_is_told(till: PageTill, browser: Browser) -> None:
+    async with opened(browser, till.url, "phone", permissions=["camera"]) as page:
+        await until_kind(page, "ready")
+        await page.get_by_role("button", name="Camera").click()
+        await till.bench.until_shown("[page] scanner ready")
+        await page.evaluate("video.srcObject.getVideoTracks()[0].dispatchEvent(new Event('ended'))")
+        await page.wait_for_function("document.querySelector('#camera-says').textContent.includes('has stopped')")
+        assert await page.inner_text("#camera-button") == "Camera"
+        await till.bench.until_shown("[page] scanner not connected")
+
+
 async def test_a_camera_that_may_not_be_used_says_why(till: PageTill, browser: Browser) -> None:
     async with opened(browser, till.url, "phone", permissions=[]) as page:
         await until_kind(page, "ready")

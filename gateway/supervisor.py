@@ -75,7 +75,7 @@ class _Worker:
         if not line:
             self.send(signal.SIGKILL)
             raise WorkerFailed(f"worker {self.number} did not start (exit code {await self.process.wait()})")
-        self.served, self.is_asked = msgspec.json.decode(line, type=Served), False
+        self.served = msgspec.json.decode(line, type=Served)
         self.replaced.set()
         return self.served
 
@@ -175,7 +175,7 @@ class Supervisor:
             if self._leaving.is_set():
                 return
             if worker.is_asked:
-                failures = 0
+                failures, worker.is_asked = 0, False  # whether its successor starts is another question
             else:
                 failures = 0 if loop.time() - began_s > STEADY_S else failures + 1
                 pause_s = AGAIN_S[min(failures, len(AGAIN_S) - 1)]

@@ -170,6 +170,19 @@ async def test_a_worker_that_dies_is_started_again(site: Site) -> None:
         assert "ended with -9; it is started again" in site.told()
 
 
+async def test_a_successor_that_cannot_start_is_tried_again_with_pauses_while_the_others_serve(site: Site) -> None:
+    keys = site.data / "secrets" / "codes.toml"
+    with site.serving("--workers", 2) as running:
+        _, other = running.workers()
+        keys.chmod(0o644)  # refused
+        running.process.send_signal(signal.SIGHUP)
+        await until(lambda: "it is started again in 1 s" in site.told())
+        assert other in running.workers()
+        keys.chmod(0o600)
+        await until(lambda: "all 2 workers were replaced" in site.told())
+        assert other not in running.workers()
+
+
 async def test_a_hangup_reloads_what_can_be_and_names_what_needs_a_restart(site: Site, tmp_path: Path) -> None:
     file = tmp_path / "tillgate.toml"
     file.write_text("drain_seconds = 0.5\n[server]\nport = 0\n")

@@ -1,4 +1,4 @@
-"""Makes the pictures of the operator's tour, ops/tour/*.png: `make tour`.
+"""Makes the pictures of the operator's tour, ops/tour/*.png, in both languages: `make tour`.
 
 A demo run is kept and served again, some shoppers are let in over HTTP so that the curves move, and a browser looks.
 """
@@ -25,12 +25,16 @@ PICTURES = ROOT / "ops" / "tour"
 CAMPAIGN = "autumn-bowl"
 VOUCHERS, SCANS_PER_S, LIVE_S = 600, 15, 40.0
 SEED = 7
-VIEWS = (  # file, place, what is there once it is drawn, size, theme, language
-    ("now", "now", ".chart canvas", "desk", "light", "en-GB"),
-    ("campaign", f"campaigns/{CAMPAIGN}", ".chart canvas", "desk", "light", "en-GB"),
-    ("stores", "stores", "table", "desk", "light", "en-GB"),
-    ("voucher", "vouchers/1-1", "ol.life li", "desk", "light", "en-GB"),
-    ("system", "system", "text=server.host", "desk", "dark", "en-GB"),
+SCREENS = (  # file, place, what is there once it is drawn, theme
+    ("now", "now", ".chart canvas", "light"),
+    ("campaign", f"campaigns/{CAMPAIGN}", ".chart canvas", "light"),
+    ("stores", "stores", "table", "light"),
+    ("voucher", "vouchers/1-1", "ol.life li", "light"),
+    ("system", "system", "text=server.host", "dark"),
+)
+VIEWS = (  # for README.md, for README.zh-CN.md, and how a phone shows it
+    *((name, place, there, "desk", theme, "en-GB") for name, place, there, theme in SCREENS),
+    *((f"{name}-zh", place, there, "desk", theme, "zh-CN") for name, place, there, theme in SCREENS),
     ("now-phone", "now", ".chart canvas", "phone", "dark", "zh-CN"),
 )
 
@@ -49,7 +53,7 @@ def serving(data: Path) -> Iterator[str]:
         try:
             yield json.loads(served.stdout.readline())["url"]
         finally:
-            served.send_signal(signal.SIGINT)
+            served.send_signal(signal.SIGTERM)
 
 
 class Shoppers:

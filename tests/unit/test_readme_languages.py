@@ -18,6 +18,9 @@ SWITCH = {ENGLISH: f"[简体中文]({CHINESE})", CHINESE: f"[English]({ENGLISH})
 PICTURES = {  # what is shown in the reader's own language
     "tests/browser/reference/desk-accepted.png": "tests/browser/reference/desk-zh-accepted.png",
     "tests/browser/reference/desk-refused.png": "tests/browser/reference/desk-zh-refused.png",
+    **{
+        f"ops/tour/{name}.png": f"ops/tour/{name}-zh.png" for name in ("now", "campaign", "voucher", "stores", "system")
+    },
 }
 CODE = re.compile(r"^```.*?^```$|^    \S.*?$", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"`([^`]+)`")

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 from aiohttp import web
 
-from eventstore.log import CONTROL, Batch, EventLog, LogDamaged
+from eventstore.log import CONTROL, Batch, EventLog, LogDamaged, LogLost
 from gateway import console_bodies as b
 from gateway.console_board import Board
 from gateway.console_events import Filters, tail_of
@@ -183,10 +183,15 @@ class Hub:
         if head <= self._control_seq:
             return []
         first = max(self._control_seq + 1, head - REPLAY_BATCHES_MAX + 1)
+        try:
+            news = await self._read(CONTROL, first, head)
+        except LogLost:  # a shared log comes back; at the next tick it is asked again
+            return []
         self._control_seq = head
-        return await self._read(CONTROL, first, head)
+        return news
 
     async def _read(self, partition: int, first: int, last: int) -> list[Batch]:
+        """Raises LogFailed, LogLost."""
         try:
             return await self._log.read(partition, first, last - first + 1)
         except LogDamaged:  # its lane has halted, and the troubles say why
@@ -200,9 +205,13 @@ class Hub:
             partition = CONTROL if name == "control" else int(name)
             newest = self._control_seq if name == "control" else self._positions.get(partition, 0)
             first = max(seq + 1, newest - REPLAY_BATCHES_MAX + 1)
-            if newest > seq:
-                lost += first - seq - 1
+            if newest <= seq:
+                continue
+            try:
                 batches += await self._read(partition, first, newest)
+            except LogLost:
+                first = newest + 1
+            lost += first - seq - 1
         if lost:
             viewer.offer(frame_of("lost", b.Lost(0, 0, lost)))
         tail = tail_of(viewer.view, viewer.filters, batches)

@@ -3,15 +3,22 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from console_world import HOSTILE, STORES, ConsoleWorld, console_world
 from core_world import until
 from stream_world import Site, site
 
+from eventstore.log import EventLog
+from gateway.console_board import Board
 from gateway.console_door import CONSOLE_FILE
+from gateway.console_events import Filters
+from gateway.console_hub import Hub, Viewer
+from gateway.console_live import Live
+from gateway.console_scope import View
 from gateway.messages import Verdict
+from gateway.roles import Principal
 
 LOTUS = {store for store, (merchant, _) in STORES.items() if merchant == "lotus"}
 UNUSED = 7000  # serials of autumn-noodles that the past did not touch begin below this
@@ -189,3 +196,22 @@ async def test_counts_are_the_same_after_a_restart_and_after_a_rebuild(tmp_path:
     (tmp_path / CONSOLE_FILE).write_bytes(b"no database at all")
     async with site(tmp_path) as s:
         await _until_told(s, tmp_path, lambda told: told == first)
+
+
+async def test_the_live_side_outlives_a_log_that_was_lost_for_a_while(w: ConsoleWorld) -> None:
+    pytest.importorskip("asyncpg", reason="the package asyncpg is not installed (extra `postgres`)")
+    from eventstore.postgres_server import PostgresReader, connector
+
+    core, metrics = w.site.gateway.core, w.site.gateway.stream.metrics
+    away = PostgresReader(connector("postgresql://nobody@127.0.0.1:1/none", None), core.log.meta)
+    hub = Hub(cast(Board, None), Live(0), metrics, cast(EventLog, away), core.control)
+    one = Viewer(View(Principal("auditor"), core.control.directory), ("tail",), Filters(), lambda: True)
+    hub.viewers.add(one)
+    await w.viewers["admin"].post("/v1/merchants", {"merchant": "late", "title": "Late"})
+    await hub._tick(False)
+    assert not one._frames
+    await hub.replay(one, "control:1")
+    assert b"event: lost" in one._frames.popleft()[0], "what cannot be read is told as lost"
+    hub._log = core.log
+    await hub._tick(False)
+    assert b"merchant late" in one._frames.popleft()[0], "and nothing is skipped once it is back"

@@ -61,11 +61,17 @@ class TypedHere(msgspec.Struct, tag="code", tag_field="do", frozen=True):
 
     code: str
 
+    def __repr__(self) -> str:
+        return "TypedHere()"
+
 
 class SeenHere(msgspec.Struct, tag="see", tag_field="do", frozen=True):
     """A code that the page's camera sees, at every look."""
 
     code: str
+
+    def __repr__(self) -> str:
+        return "SeenHere()"
 
 
 class CameraHere(msgspec.Struct, tag="camera", tag_field="do", frozen=True):

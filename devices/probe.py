@@ -25,6 +25,8 @@ BYTES_PENDING_MAX = 16_384  # of one read, the longest code three times over; ol
 QUIET_S = 0.5  # then what came so far is shown, whole frame or not
 LAST_SIGNAL_S = 1.0  # after the last read: a scanner may be busy with two commands before it hears its verdict
 HIDDEN = "··"
+_CODE = re.compile(rb"[ -~\x80-\xff]{8,}")  # no voucher's code is shorter
+_HEADS = re.compile(rb"(.*?)(\x16\xfe.{4}\rMSGGET.{7}\x1d)?", re.DOTALL)  # Honeywell's head is a word of its own
 _WORD = re.compile(rb"[ -~\x80-\xff]")  # whatever text is made of; control characters stay
 
 
@@ -176,9 +178,18 @@ def hidden(octets: bytes, found: Sequence[Frame | FrameFault]) -> str:
         before, there, after = rest.partition(code) if code else (b"", b"", b"")
         if not there:
             return _wordless(octets)
-        shown += [before.hex(" "), " ".join([HIDDEN] * len(code))]
+        shown += [_codeless(before), " ".join([HIDDEN] * len(code))]
         rest = after
     return " ".join(filter(None, (*shown, _wordless(rest))))
+
+
+def _codeless(octets: bytes) -> str:
+    """What stands before a code: its head, and what came before that, which may be another code that was cut off."""
+    found = _HEADS.fullmatch(octets)
+    debris, head = (found[1], found[2] or b"") if found else (octets, b"")
+    words = [(one.start(), one.end()) for one in _CODE.finditer(debris)]
+    told = (HIDDEN if any(a <= at < b for a, b in words) else f"{debris[at]:02x}" for at in range(len(debris)))
+    return " ".join((*told, *(f"{octet:02x}" for octet in head)))
 
 
 def _wordless(octets: bytes) -> str:

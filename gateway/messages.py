@@ -76,6 +76,9 @@ class Redeem(msgspec.Struct, array_like=True, gc=False, frozen=True):
     merchant_ref: str | None = None
     cashier_ref: str | None = None
 
+    def __repr__(self) -> str:
+        return f"Redeem({self.redemption_id.hex()})"  # the code is a bearer secret
+
 
 class Reverse(msgspec.Struct, array_like=True, gc=False, frozen=True):
     """Undo one named redemption. `original` lets a reversal overtake it; a till always has it in its journal."""

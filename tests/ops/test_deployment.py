@@ -60,6 +60,12 @@ def test_systemd_understands_every_line(tool: Tool, name: str) -> None:
     assert faults == []
 
 
+@pytest.mark.parametrize("name", ("tillgate.service", "tillgate-terminal.service"))
+def test_what_serves_is_started_again_however_often_it_ended(name: str) -> None:
+    lines = (SYSTEMD / name).read_text().splitlines()
+    assert {"Restart=always", "StartLimitIntervalSec=0"} <= set(lines), "systemd gives up after 5 starts in 10 s else"
+
+
 def test_a_unit_with_a_typing_error_is_noticed(tool: Tool, tmp_path: Path) -> None:
     broken = tmp_path / "broken.service"
     broken.write_text((SYSTEMD / "tillgate.service").read_text().replace("WatchdogSec", "WatchdogSecs"))

@@ -75,7 +75,7 @@ class Pairing:
         if not paired.isascii() or not paired.isdigit() or len(paired) > 12:
             return False
         fresh = now_ms // 1000 - int(paired) < PAIRED_S
-        return fresh and hmac.compare_digest(cookie.encode(), self._cookie(int(paired)).encode())
+        return fresh and hmac.compare_digest(cookie.encode("utf-8", "replace"), self._cookie(int(paired)).encode())
 
     def _cookie(self, paired_s: int) -> str:
         said = str(paired_s).encode()

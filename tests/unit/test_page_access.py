@@ -83,6 +83,10 @@ def test_a_cookie_from_elsewhere_is_not_known(cookie: str) -> None:
     assert not Pairing(bytes(32)).knows(cookie, NOW_MS)
 
 
+def test_a_cookie_of_bytes_that_are_no_text_is_not_known() -> None:
+    assert not Pairing(bytes(32)).knows(f"{NOW_MS // 1000}.\udcff", NOW_MS)  # as headers are decoded
+
+
 def test_a_cookie_holds_for_its_own_date_only() -> None:
     pairing = Pairing(bytes(32))
     cookie = pairing.take(pairing.offer(NOW_MS, b"12345678"), NOW_MS)

@@ -3,16 +3,16 @@
 import os
 import platform
 from collections.abc import Iterator
+from pathlib import Path
 
 import msgspec
-import psutil
 
 from eventstore.follower import Follower
 from gateway import console_bodies as b
 from gateway.config import SETTINGS
 from gateway.console_files import runbooks
 from gateway.console_live import quantile
-from gateway.core import Core
+from gateway.core import Core, wall_ms
 from gateway.metrics import Metrics
 from gateway.scrape import Scrapes
 from gateway.settings import Config
@@ -26,7 +26,7 @@ class Surroundings:
         self._stream, self._scrapes, self._follower, self._config = stream, scrapes, follower, config
         self.metrics = metrics
         self.counting = ""
-        self._process = psutil.Process()
+        self._started_ms = wall_ms()
 
     def system(self, core: Core, viewers: int) -> b.System:
         """One look. Blocks for some tens of microseconds."""
@@ -36,7 +36,7 @@ class Surroundings:
             version=self.metrics.version,
             python=platform.python_version(),
             pid=os.getpid(),
-            started_ms=int(self._process.create_time() * 1000),
+            started_ms=self._started_ms,
             draining=core.leaving,
             troubles=core.troubles(),
             partitions=list(self._partitions(core)),
@@ -46,7 +46,7 @@ class Surroundings:
             lag_p99_ms=round(1000 * quantile(lag.bounds, lag.counts, 0.99), 2),
             tills=sum(snapshot.connected.values()),
             viewers=viewers,
-            memory_bytes=self._process.memory_info().rss,
+            memory_bytes=_resident_bytes(),
             valkey=snapshot.sampled.valkey,
             valkey_restarts=snapshot.valkey_restarts,
             config=shown(self._config),
@@ -61,6 +61,11 @@ class Surroundings:
         seq = core.control.directory.control_seq
         state = "confirmed" if core.control.is_confirmed() else "unconfirmed"
         yield b.PartitionRow("control", state, "", seq, seq, seq)
+
+
+def _resident_bytes() -> int:
+    # The one file for it that is there under ProcSubset=pid of the systemd unit.
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def shown(config: Config) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """What is under ops/ to install Tillgate with: units, compose file, Kubernetes manifests and the install script."""
 
+import os
 import re
 import subprocess
 import sys
@@ -70,6 +71,33 @@ def test_a_unit_with_a_typing_error_is_noticed(tool: Tool, tmp_path: Path) -> No
     broken = tmp_path / "broken.service"
     broken.write_text((SYSTEMD / "tillgate.service").read_text().replace("WatchdogSec", "WatchdogSecs"))
     assert "WatchdogSecs" in tool("systemd-analyze", "systemd")("verify", broken).stderr
+
+
+SYSTEM_SCREEN = """
+import asyncio, pathlib, sys
+from stream_world import site
+
+async def main(directory):
+    async with site(directory) as here:
+        token = (directory / "secrets" / "admin.token").read_text().strip()
+        url, headers = here.gateway.url, {"Authorization": f"Bearer {token}"}
+        for path in (url + "/console/api/system", here.gateway.metrics_url, url + "/readyz"):
+            async with here.session.get(path, headers=headers) as response:
+                print(path, response.status)
+
+asyncio.run(main(pathlib.Path(sys.argv[1])))
+"""
+
+
+def test_a_gateway_needs_no_more_of_proc_than_its_unit_shows(tmp_path: Path) -> None:
+    assert "ProcSubset=pid" in (SYSTEMD / "tillgate.service").read_text()
+    alone = ["unshare", "-mpf", "sh", "-c", 'mount -t proc -o subset=pid proc /proc && exec "$@"', "sh"]
+    if subprocess.run([*alone, "true"], capture_output=True).returncode:
+        pytest.skip("mounting another /proc needs root and Linux 5.8")
+    environ = os.environ | {"PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
+    screen = [sys.executable, "-c", SYSTEM_SCREEN, tmp_path / "data"]
+    said = subprocess.run([*alone, *screen], env=environ, capture_output=True, text=True)
+    assert [line.split()[1] for line in said.stdout.splitlines()] == ["200"] * 3, said.stdout + said.stderr
 
 
 # --- compose ----------------------------------------------------------------------------------------------------------

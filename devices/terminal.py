@@ -144,7 +144,7 @@ def run(path: Path) -> int:
         asyncio.run(run_terminal(load_config(path), out=sys.stdout))
     except* FAULTS as group:
         exit_code = EXIT_FAULT
-        for fault in _leaves(group):
+        for fault in dict.fromkeys(map(str, _leaves(group))):  # a broken disk is met by several parts of a till
             print(f"terminal: {fault}", file=sys.stderr)
     return exit_code
 

@@ -7,8 +7,10 @@ import json
 import os
 import re
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import zxingcpp
@@ -191,13 +193,27 @@ def test_the_sheet_has_every_test_code_as_a_picture_a_camera_reads(config: Path,
 # --- test -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(autouse=True)
+def _none_is_left() -> Iterator[None]:
+    """A `terminal test` that outlives its test would hold the lock of a pty whose number another test gets."""
+    yield
+    while Watched.begun:
+        process = Watched.begun.pop()
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+
+
 class Watched:
     """`terminal test --json` on a line, and what it has shown."""
+
+    begun: ClassVar[list[subprocess.Popen[str]]] = []
 
     def __init__(self, *arguments: object, out: Path) -> None:
         self._out = out
         with out.open("w") as file:
             self.process = spawn("terminal", "test", *arguments, "--json", stdout=file)
+        self.begun.append(self.process)
 
     @property
     def text(self) -> str:

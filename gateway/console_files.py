@@ -7,6 +7,7 @@ versions. Only the page itself is asked for anew. Its one inline text, the impor
 import base64
 import gzip
 import hashlib
+import sys
 from pathlib import Path
 
 import msgspec
@@ -24,7 +25,8 @@ KINDS = {
 }
 IMPORTS = {"preact": "vendor/preact.mjs", "preact/hooks": "vendor/hooks.mjs", "htm": "vendor/htm.mjs"}
 HASH_CHARS = 16
-RUNBOOKS = Path(__file__).parent.parent / "ops" / "runbooks"  # beside the package in a checkout and in the sdist
+CHECKOUT = Path(__file__).parent.parent / "ops" / "runbooks"  # beside the package in a checkout and in the sdist
+RUNBOOKS = CHECKOUT if CHECKOUT.is_dir() else Path(sys.prefix) / "share" / "doc" / "tillgate" / "runbooks"
 
 
 class File(msgspec.Struct, frozen=True):
@@ -116,5 +118,5 @@ class Files:
 
 
 def runbooks() -> list[str]:
-    """Names of the runbooks that lie beside this package; none where only the package is installed."""
+    """Names of the runbooks; none where the package was installed without its documents."""
     return sorted(path.stem for path in RUNBOOKS.glob("*.md"))

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,16 @@ def test_compose_publishes_on_loopback_only_and_mounts_what_exists() -> None:
 def test_the_gateway_of_the_compose_file_has_time_to_leave() -> None:
     gateway = yaml.safe_load(COMPOSE.read_text())["services"]["gateway"]
     assert gateway["stop_grace_period"] == "60s"
+
+
+def test_the_image_is_built_from_all_that_a_wheel_is_made_of() -> None:
+    lines = (COMPOSE.parent / "Dockerfile").read_text().splitlines()
+    words = [line.split() for line in lines if line.startswith("COPY ") and "--from" not in line]
+    copied = {source for line in words for source in line[1:-1]}
+    wheel = tomllib.loads((OPS.parent / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    needed = {*wheel["packages"], *wheel["shared-data"]}
+    assert needed <= copied
+    assert all((OPS.parent / path).exists() for path in copied)
 
 
 # --- Kubernetes -------------------------------------------------------------------------------------------------------

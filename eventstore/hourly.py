@@ -114,7 +114,13 @@ class HourlyCounts:
         owner = (HOURLY_FORMAT, partitions, deployment_id)
         if not _belongs(path, owner):
             _create(path, owner)
-        return cls(_connect(path), partitions, store_of, learn, on_counted)
+        connection = _connect(path)
+        try:
+            return cls(connection, partitions, store_of, learn, on_counted)
+        except sqlite3.DatabaseError:  # a page that is not the first one
+            connection.close()
+            _create(path, owner)
+            return cls(_connect(path), partitions, store_of, learn, on_counted)
 
     # --- the follower's side ---
 

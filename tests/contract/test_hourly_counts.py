@@ -159,3 +159,18 @@ async def test_a_terminal_that_another_gateway_let_in_is_asked_for(tmp_path: Pat
     assert told.asked == 1
     assert by_outcome(counts, "new") == {"redeemed": 1}
     await close(counts, save=True)
+
+
+async def test_a_file_with_a_damaged_page_is_begun_again(tmp_path: Path) -> None:
+    path = tmp_path / "counts"
+    counts = opened(path)
+    await apply(counts, batches(5))
+    whole = dict(counts.totals)
+    await close(counts, save=True)
+    content = path.read_bytes()
+    path.write_bytes(content[:8192] + b"\xff" * (len(content) - 8192))  # after the schema and who it belongs to
+    counts = opened(path)
+    assert counts.checkpoint == {0: EMPTY_HEAD}
+    await apply(counts, batches(5))
+    assert dict(counts.totals) == whole
+    await close(counts, save=True)

@@ -103,7 +103,14 @@ class RedemptionIndex:
         owner = (INDEX_FORMAT, partitions, deployment_id)
         if not _belongs(path, owner):
             _create(path, owner)
-        return cls(_connect(path), _connect(path), partitions, on_reused)
+        writing, reading = _connect(path), _connect(path)
+        try:
+            return cls(writing, reading, partitions, on_reused)
+        except sqlite3.DatabaseError:  # a page that is not the first one
+            writing.close()
+            reading.close()
+            _create(path, owner)
+            return cls(_connect(path), _connect(path), partitions, on_reused)
 
     async def apply(self, partition: int, batches: Sequence[Batch]) -> None:
         """Index the next batches of a partition in one transaction. Raises LogDamaged, sqlite3.Error."""

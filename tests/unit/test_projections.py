@@ -112,7 +112,9 @@ async def test_an_index_goes_on_where_it_stopped(tmp_path: Path) -> None:
     await third.close()
 
 
-@pytest.mark.parametrize("spoil", ("damaged", "deleted", "other deployment", "other log", "log is shorter"))
+@pytest.mark.parametrize(
+    "spoil", ("damaged", "page damaged", "deleted", "other deployment", "other log", "log is shorter")
+)
 async def test_an_index_that_is_not_of_this_log_is_built_again(tmp_path: Path, spoil: str) -> None:
     path, log = tmp_path / "index.db", MemoryLog(2)
     old = RedemptionIndex.open(path, 2, "other" if spoil == "other deployment" else "tests")
@@ -127,6 +129,9 @@ async def test_an_index_that_is_not_of_this_log_is_built_again(tmp_path: Path, s
     await old.close()
     if spoil == "damaged":
         path.write_bytes(b"not a database, but longer than a header would be" * 9)
+    if spoil == "page damaged":
+        content = path.read_bytes()
+        path.write_bytes(content[:8192] + b"\xff" * (len(content) - 8192))  # after the schema and whose it is
     if spoil == "deleted":
         path.unlink()
     await append(log, 0, row(A, APPLIED))

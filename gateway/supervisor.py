@@ -81,8 +81,9 @@ class _Worker:
 
     def send(self, number: signal.Signals) -> None:
         if self.process is not None and self.process.returncode is None:
+            # Not by asyncio's own call: that one reaps a process which has just ended, and its exit code is lost to us.
             with contextlib.suppress(ProcessLookupError):
-                self.process.send_signal(number)
+                os.kill(self.process.pid, number)
 
     async def wait(self) -> int:
         assert self.process is not None

@@ -156,7 +156,7 @@ async def test_events_come_live_stop_when_paused_and_lead_into_the_log(stage: St
             await expect(page.locator(".events .row")).to_have_count(3)
         await page.locator(".events .row a.mono").first.click()
         await expect(page.get_by_text("Previous tip")).to_be_visible()
-        await expect(page.locator(".events .row")).to_have_count(2)
+        await expect(page.locator(".events .row").first).to_be_visible()  # its batch, of one scan or both
 
 
 async def test_language_theme_and_token_stay_until_they_are_changed(stage: Stage) -> None:

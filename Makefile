@@ -123,7 +123,7 @@ lock:
 	$(VENV)-lock/bin/python -m pip install --quiet uv
 	$(VENV)-lock/bin/uv pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
-	  --extra gateway --extra postgres --extra otel --extra terminal --extra camera --extra receipt --extra dev --output-file requirements.lock
+	  --extra gateway --extra postgres --extra otel --extra load --extra locust --extra terminal --extra camera --extra receipt --extra dev --output-file requirements.lock
 	rm -rf $(VENV)-lock
 
 clean:

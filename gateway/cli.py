@@ -1,12 +1,11 @@
 """The command `tillgate`: which subcommands there are, each loaded when it is used, and what the process exits with."""
 
-import importlib
 import os
 import sys
-from difflib import get_close_matches
 
 import click
 
+from gateway.cli_lazy import LazyGroup
 from gateway.cli_output import EXIT_FAILED, EXIT_INTERRUPTED, Fault, say
 
 COMMANDS = {  # name -> where it is, and its line in `tillgate --help`; nothing is imported before it is used
@@ -30,6 +29,7 @@ COMMANDS = {  # name -> where it is, and its line in `tillgate --help`; nothing 
     "doctor": ("gateway.cli_doctor:doctor", "Check configuration, files, disk, Valkey and clock."),
     "api": ("gateway.cli_api:api", "Print the documents of the HTTP API and of the tills' stream."),
     "slo": ("gateway.cli_ops:slo", "Make Prometheus rules of what is promised."),
+    "load": ("gateway.cli_load:load", "Load a gateway as a festival would, and say what came of it."),
     "bench": ("loadtest.bench:command", "Measure this machine."),
 }
 OURS = ("gateway", "devices", "eventstore", "loadtest")
@@ -40,34 +40,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a check found a difference,
 """
 
 
-class LazyGroup(click.Group):
-    """A group that knows its commands by name and imports the one that is used."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        module, _, name = COMMANDS[cmd_name][0].partition(":")
-        command = getattr(importlib.import_module(module), name)
-        assert isinstance(command, click.Command)
-        return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args[0] not in COMMANDS and not args[0].startswith("-"):
-            close = get_close_matches(args[0], COMMANDS, n=1)
-            ctx.fail(f"There is no command {args[0]!r}." + (f" Did you mean {close[0]!r}?" if close else ""))
-        return super().resolve_command(ctx, args)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
-
-
-@click.command(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, table=COMMANDS, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="tillgate", message="tillgate %(version)s")
 def tillgate() -> None:
     """Redeem vouchers at store tills, each of them once, and prove it."""

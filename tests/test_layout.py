@@ -38,6 +38,9 @@ MAY_ALSO_IMPORT_LAZILY = {  # inside a function only
     "gateway.cli_terminal": ("devices",),
     "gateway.cli_devices": ("devices",),
     "gateway.cli_scanner_setup": ("devices",),
+    "gateway.cli_load_run": ("loadtest",),
+    "gateway.cli_load_verify": ("loadtest",),
+    "gateway.cli_load_report": ("loadtest",),
 }
 LEAVES = ("gateway", "gateway.messages")  # what a terminal loads of the gateway: these import nothing of ours
 
@@ -52,6 +55,7 @@ PURE = (  # time, ids, keys and bytes come in as arguments
     "gateway.messages",
     "gateway.codes",
     "gateway.bulk",
+    "gateway.import_lines",
     "gateway.money",
     "gateway.campaign",
     "gateway.offer_*",

@@ -1,0 +1,19 @@
+"""`tillgate load`: load a gateway as a festival would, and say what came of it."""
+
+import click
+
+from gateway.cli_lazy import LazyGroup, Table
+
+COMMANDS: Table = {  # in the order in which they are used
+}
+EPILOG = """\b
+A run is a directory: `load run` makes it, the others read it.
+Exit codes of `load run`: 0 every mark was met, 1 failed, 2 wrong usage or an
+impossible scenario, 3 void (the generator itself was late), 4 a mark was missed,
+130 interrupted (what there is was written).
+"""
+
+
+@click.group(cls=LazyGroup, table=COMMANDS, epilog=EPILOG)
+def load() -> None:
+    """Load a gateway as a festival would, and say what came of it."""

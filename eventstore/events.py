@@ -8,6 +8,9 @@ record, say what came of each; a byte below `EFFECTS_END` changed state, any oth
     0 APPLIED     the op took effect (redeemed, reversed, voided, imported)
     1 TOMBSTONED  a reversal came before its redemption: that redemption will be refused for ever
 
+One byte above it leaves a mark, too: 4 CONFLICT, beside a REDEEM whose static verdict is CONFLICT. Such a record is a
+fact, accepted at a till without a connection; this one lost its voucher to another, and its claim id is settled.
+
 A record, big-endian (`RECORD`):
 
     off size field
@@ -41,6 +44,7 @@ KIND_VOUCHERS, KIND_CONTROL = 1, 2
 REDEEM, REVERSE, VOID, IMPORT = 1, 2, 3, 4
 APPLIED, TOMBSTONED = 0, 1
 EFFECTS_END = 2
+CONFLICT = 4
 ENTRY_UNKNOWN, ENTRY_SCANNED, ENTRY_TYPED = 0, 1, 2
 NO_ID = bytes(16)
 

@@ -13,6 +13,7 @@ last two those of the batch that wrote the entry. The holder, if there is one, c
 order it was settled. No value at all means unused.
 
     R redeemed (holder)   V voided (holder)   r reversed (settled)   t tombstoned (settled)
+    c conflict (settled): accepted offline at a till, after another redemption held the voucher
 """
 
 import struct
@@ -23,6 +24,7 @@ import msgspec
 
 from eventstore.events import (
     APPLIED,
+    CONFLICT,
     HEADER_BYTES,
     IMPORT,
     RECORD_BYTES,
@@ -36,13 +38,14 @@ from eventstore.events import (
 from eventstore.log import CONTROL, EMPTY_HEAD, Batch, Head, LogDamaged
 
 ENTRY_BYTES = 32
-REDEEMED, VOIDED, REVERSED, TOMBSTONE = b"R", b"V", b"r", b"t"
+REDEEMED, VOIDED, REVERSED, TOMBSTONE, LOST = b"R", b"V", b"r", b"t", b"c"
+CONFLICTS_BYTES_MAX = 256 * ENTRY_BYTES  # a voucher's value this long takes no more conflicts; see claim.lua
 SERIALS_PER_KEY = 64  # neighbours share one small hash: 30 B a voucher where a key of its own takes 94 B (measured)
 REGISTRY_VALUE = struct.Struct(">IQ")
 
 _FIELDS = tuple(b"%d" % number for number in range(SERIALS_PER_KEY))
 _FOLD = struct.Struct(">B3xIQ16s20s12x")  # op, campaign, serial, redemption_id, claim_id + terminal: see events.RECORD
-_TOOK_EFFECT = bytes((1, 1)) + bytes(254)  # by verdict byte: APPLIED and TOMBSTONED are below EFFECTS_END
+_TOOK_EFFECT = bytes((1, 1, 0, 0, 1)) + bytes(251)  # by verdict byte: APPLIED, TOMBSTONED, and CONFLICT
 _Effect = tuple[tuple[int, int, int, bytes, bytes], int]  # what _FOLD gives, and the verdict byte
 
 
@@ -147,6 +150,10 @@ def next_value(value: bytes, op: int, verdict: int, claim: bytes, stamp: bytes) 
         return value[ENTRY_BYTES:] + REVERSED + value[1:21] + stamp if undone else None
     if value and claim[:16] in _claim_ids(value):
         return None  # an id that is held or settled is answered from the value, never applied again
+    if verdict == CONFLICT:
+        loses = op == REDEEM and holder in (REDEEMED, VOIDED)
+        settled = LOST + claim + stamp if len(value) < CONFLICTS_BYTES_MAX else b""
+        return value + settled if loses else None
     if op == REVERSE and verdict == TOMBSTONED:
         return value + TOMBSTONE + claim + stamp
     if verdict != APPLIED or holder in (REDEEMED, VOIDED) or op not in (REDEEM, VOID):

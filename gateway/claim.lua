@@ -6,7 +6,9 @@
 -- and links it into the partition's chain (seq + 1, a fresh random tip, the previous tip). Verdicts are first computed
 -- into local tables, in which earlier records of the same call count; then comes ONE XADD, the only write that can
 -- fail; then the state. Nothing raises after the first write. The function knows one rule: compare-and-set of a
--- voucher's value by claim id. Every other reason to refuse arrives as the record's static verdict.
+-- voucher's value by claim id. Every other reason to refuse arrives as the record's static verdict. One static verdict
+-- refuses nothing: CONFLICT marks a fact, a redemption that a till accepted while it had no connection. It holds the
+-- voucher if nobody does, and is settled as a conflict if somebody else does.
 --
 -- Keys of partition p (all declared by the caller, all with the hash tag {p}):
 --   {p}head            tip (16 bytes) .. decimal seq
@@ -16,16 +18,17 @@
 --   {p}r<hex of hash bytes 1-2>    hash: keyed hash of a typed or foreign code -> campaign u32, serial u64
 --
 -- A voucher's value is a row of 32-byte entries: kind, claim id (16), terminal (4), at_ms (6), seq (5). Kind R (redeemed)
--- or V (voided) is the holder and stands first; r (reversed) and t (tombstoned) are settled ids, which get their old
--- answer for ever. The record layout (64 bytes after a 16-byte header) is described in eventstore/events.py.
+-- or V (voided) is the holder and stands first; r (reversed), t (tombstoned) and c (a fact that lost) are settled ids,
+-- which get their old answer for ever. The record layout (64 bytes after a 16-byte header) is described in eventstore/events.py.
 
 local byte, char, sub, floor, concat -- Lua's own libraries are visible only inside a call: see wake()
 local FIELD, ZERO_TIP
 local REDEEM, REVERSE, VOID, IMPORT = 1, 2, 3, 4
-local APPLIED, TOMBSTONED, REPEATED, REVERSED = 0, 1, 2, 3
+local APPLIED, TOMBSTONED, REPEATED, REVERSED, CONFLICT, CONFLICT_AGAIN = 0, 1, 2, 3, 4, 6
 local VOIDED, ALREADY_REDEEMED, TOO_MANY_REVERSALS, DUPLICATE = 20, 21, 22, 43
 local SETTLED_BYTES_MAX = 10 * 32
-local KIND_R, KIND_V = 82, 86
+local CONFLICTS_BYTES_MAX = 256 * 32 -- one code copied to 250 tills of one outage; more lose, but are not settled
+local KIND_R, KIND_V, KIND_C = 82, 86, 99
 local TRIM_EVERY = 16 -- batches between trims: a trim costs about as much as a claim record
 
 local function wake()
@@ -61,9 +64,10 @@ end
 
 -- Verdict of one record on `value`, and the offset of the entry to tell of (nil: none).
 local function judge(op, static, value, id)
+  local is_fact = static == CONFLICT and op == REDEEM
   if value == '' then
     if op == REVERSE then return static > 0 and static or TOMBSTONED end
-    return static
+    return is_fact and APPLIED or static
   end
   local at, kind = entry_of(value, id)
   if op == REVERSE then
@@ -75,14 +79,17 @@ local function judge(op, static, value, id)
   end
   if at then
     if kind == KIND_R or kind == KIND_V then return REPEATED, at end
+    if kind == KIND_C then return CONFLICT_AGAIN, holder_of(value) and 1 or at end
     return REVERSED, at
   end
   local holder = holder_of(value)
   if holder then
+    if is_fact then return CONFLICT, 1 end
     local verdict = holder == KIND_R and ALREADY_REDEEMED or VOIDED
     if static > 0 and static < verdict then return static end
     return verdict, 1
   end
+  if is_fact then return APPLIED end
   if static > 0 and static < TOO_MANY_REVERSALS then return static end
   if #value >= SETTLED_BYTES_MAX then return TOO_MANY_REVERSALS end
   return static
@@ -90,6 +97,9 @@ end
 
 -- The value after an op took effect. `who` is claim id and terminal (20 bytes) as they lie in the record.
 local function effect(op, verdict, value, who, suffix)
+  if verdict == CONFLICT then
+    return #value < CONFLICTS_BYTES_MAX and value .. 'c' .. who .. suffix or nil
+  end
   if op == REDEEM then return 'R' .. who .. suffix .. value end
   if op == VOID then return 'V' .. who .. suffix .. value end
   if verdict == TOMBSTONED then return value .. 't' .. who .. suffix end
@@ -130,12 +140,14 @@ local function walk(keys, payload, map, suffix, decided)
         field = FIELD[index]
         slot = k * 64 + index
         value = values[slot] or call('HGET', keys[k], field) or ''
-        if not decided and (value ~= '' or op ~= REDEEM) then
+        if not decided and (value ~= '' or op ~= REDEEM or verdict == CONFLICT) then
           local at
           verdict, at = judge(op, verdict, value, sub(payload, o + 33, o + 48))
           if at then told[#told + 1] = char((i - 1) % 256, floor((i - 1) / 256)) .. sub(value, at, at + 31) end
         end
-        if verdict <= TOMBSTONED then changed = effect(op, verdict, value, sub(payload, o + 33, o + 52), suffix) end
+        if verdict <= TOMBSTONED or (verdict == CONFLICT and op == REDEEM) then
+          changed = effect(op, verdict, value, sub(payload, o + 33, o + 52), suffix)
+        end
       end
       if changed then
         n = n + 1

@@ -30,7 +30,7 @@ from gateway.preview import preview
 from gateway.roles import ROLES, Action, Principal, may
 
 _ACCEPTED, _REPEATED, _REVERSED = int(Verdict.ACCEPTED), int(Verdict.REPEATED), int(Verdict.REVERSED)
-_FIRST_STANDS = frozenset((_REPEATED, _REVERSED, int(Verdict.CONFLICT)))  # answered from the first record
+_FIRST_STANDS = frozenset((_REPEATED, _REVERSED, int(Verdict.CONFLICT), int(Verdict.CONFLICT_AGAIN)))  # first record
 _NO_VOUCHER_BYTES = frozenset((Verdict.UNREADABLE, Verdict.UNKNOWN_CODE, Verdict.FORGED, Verdict.NOT_ISSUED))
 
 _redemption = msgspec.json.Decoder(RedemptionRequest)

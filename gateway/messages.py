@@ -28,8 +28,9 @@ class Verdict(enum.IntEnum):
     TOMBSTONED = 1  # a reversal overtook its redemption: nothing to undo, the late redemption will be refused
     REPEATED = 2  # the same id and body took effect before: the first answer again
     REVERSED = 3  # this redemption was reversed; it stays so
-    CONFLICT = 4  # an offline acceptance lost to another redemption
+    CONFLICT = 4  # an offline acceptance lost to another redemption; beside a record as static verdict: it is a fact
     ID_REUSED = 5  # this redemption_id was used with another body, terminal or voucher: a fault in the till
+    CONFLICT_AGAIN = 6  # the same offline acceptance again: it lost, and that stands (public word: conflict)
     TERMINAL_LOCKED = 10  # too many unknown or forged codes from this terminal
     UNREADABLE = 11  # not a code at all, or cut or mistyped: scan again
     UNKNOWN_CODE = 12  # no voucher has this code
@@ -57,6 +58,7 @@ _PUBLIC = {
     Verdict.NOT_ISSUED: Verdict.UNKNOWN_CODE,
     Verdict.REPEATED: Verdict.ACCEPTED,
     Verdict.TOMBSTONED: Verdict.REVERSED,
+    Verdict.CONFLICT_AGAIN: Verdict.CONFLICT,
 }
 PUBLIC = tuple(_PUBLIC.get(Verdict(n), Verdict(n)) if n in Verdict._value2member_map_ else None for n in range(256))
 """What a till is told, by verdict byte: unknown, forged and never-issued look alike, repeats look like the first."""

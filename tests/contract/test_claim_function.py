@@ -27,9 +27,15 @@ class Step(msgspec.Struct, frozen=True):
     who: int  # which claim id
     static: int
 
+    @property
+    def is_fact(self) -> bool:
+        return self.op == "redeem" and self.static == Verdict.CONFLICT
 
+
+FACTS = st.builds(Step, st.just("redeem"), st.integers(60, 63), st.integers(1, 14), st.just(Verdict.CONFLICT))
 STATICS = st.sampled_from([0, 0, 0, 0, Verdict.TERMINAL_LOCKED, Verdict.NOT_ELIGIBLE, Verdict.EXPIRED])
 STEPS = st.builds(Step, st.sampled_from([*OPS, "redeem", "redeem"]), st.integers(60, 66), st.integers(1, 14), STATICS)
+CALL = st.lists(st.one_of(STEPS, STEPS, FACTS), min_size=1, max_size=8)
 
 
 class Model:
@@ -46,7 +52,13 @@ class Model:
         if holder is not None and holder[1] == step.who:
             return Verdict.REPEATED
         if step.who in settled:
-            return Verdict.REVERSED
+            return Verdict.CONFLICT_AGAIN if settled[step.who] == "lost" else Verdict.REVERSED
+        if step.is_fact and holder is not None:
+            settled[step.who] = "lost"
+            return Verdict.CONFLICT
+        if step.is_fact:
+            self.holder[step.serial] = (step.op, step.who)
+            return Verdict.ACCEPTED
         reasons = [step.static] if step.static else []
         if holder is not None:
             reasons.append(Verdict.ALREADY_REDEEMED if holder[0] == "redeem" else Verdict.VOIDED)
@@ -95,7 +107,7 @@ async def claim(arbiter: ValkeyArbiter, head: Head, records: Sequence[bytes], du
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(calls=st.lists(st.lists(STEPS, min_size=1, max_size=8), max_size=12))
+@given(calls=st.lists(CALL, max_size=12))
 async def test_verdicts_are_the_model_s_and_state_is_the_fold_s(valkey_endpoint: str, calls: list[list[Step]]) -> None:
     arbiter = ValkeyArbiter(lambda: connector(valkey_endpoint), lambda partition: None)
     await arbiter.check(0)

@@ -27,7 +27,7 @@ def drawn(draw: random.Random) -> Row:
         redemption_id=code,
         claim_id=claim_id,
         terminal=draw.randint(1, 3),
-        static=draw.choice((0, 0, 0, 34)),
+        static=draw.choice((0, 0, 0, 34, 4 if op == REDEEM else 0)),
     )
     return (registry_key(PARTITION, code) if op == IMPORT else voucher_key(PARTITION, campaign, serial)), packed
 

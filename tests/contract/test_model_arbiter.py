@@ -55,7 +55,7 @@ SCANS = st.builds(
     st.sampled_from((0, 1, 1, 1, 1, 2)),
     st.sampled_from(SERIALS),
     st.integers(1, 14),
-    st.sampled_from((0, 0, 0, 0, 10, 22, 30, 34)),
+    st.sampled_from((0, 0, 0, 0, 4, 4, 10, 22, 30, 34)),
 )
 WEAR = st.builds(
     Scan, st.sampled_from((REVERSE, REVERSE, REDEEM)), st.just(1), st.just(1), st.integers(1, 14), st.just(0)

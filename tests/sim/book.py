@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 REDEEM, REVERSE, VOID, IMPORT = 1, 2, 3, 4
-ACCEPTED, TOMBSTONED, REPEATED, REVERSED = 0, 1, 2, 3
+ACCEPTED, TOMBSTONED, REPEATED, REVERSED, CONFLICT, CONFLICT_AGAIN = 0, 1, 2, 3, 4, 6
 VOIDED, TAKEN, WORN_OUT = 20, 21, 22
 CONTROL = 0xFFFF
 SETTLED_MAX = 10
@@ -29,7 +29,7 @@ class Row(msgspec.Struct):
 
 
 class Mark(msgspec.Struct, frozen=True):
-    """An id on a voucher: R or V holds it, r or t is settled."""
+    """An id on a voucher: R or V holds it, r, t or c is settled."""
 
     kind: str
     claim: bytes
@@ -60,6 +60,7 @@ class Book:
         self.held_at: dict[tuple[int, int, int], Mark | None] = {}  # who held the voucher when this row was judged
         self.accepted: dict[bytes, Row] = {}  # by claim
         self.undone: dict[bytes, Row] = {}  # by claim
+        self.lost: dict[bytes, Row] = {}  # by claim
         self.wrong: list[str] = []
         for partition, chain in chains.items():
             self._check_chain(partition, chain)
@@ -111,7 +112,10 @@ class Book:
         if is_holder:
             return REPEATED
         if is_settled:
-            return REVERSED
+            lost = any(mark.claim == row.claim and mark.kind == "c" for mark in page.settled)
+            return CONFLICT_AGAIN if lost else REVERSED
+        if row.op == REDEEM and row.static == CONFLICT:
+            return ACCEPTED if holder is None else CONFLICT
         reasons = [row.static] if row.static else []
         if holder is not None:
             reasons.append(TAKEN if holder.kind == "R" else VOIDED)
@@ -129,6 +133,9 @@ class Book:
                 page.settled.append(Mark("t", row.claim, row.terminal, row.at_ms, seq))
             if row.verdict in (ACCEPTED, TOMBSTONED):
                 self.undone.setdefault(row.claim, row)
+        elif row.verdict == CONFLICT:
+            page.settled.append(Mark("c", row.claim, row.terminal, row.at_ms, seq))
+            self.lost.setdefault(row.claim, row)
         elif row.verdict == ACCEPTED:
             page.holder = Mark("R" if row.op == REDEEM else "V", row.claim, row.terminal, row.at_ms, seq)
             if row.op == REDEEM:

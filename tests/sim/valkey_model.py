@@ -12,10 +12,11 @@ from typing import Any
 from redis.exceptions import BusyLoadingError, OutOfMemoryError, ResponseError
 
 REDEEM, REVERSE, VOID, IMPORT = 1, 2, 3, 4
-APPLIED, TOMBSTONED, REPEATED, REVERSED = 0, 1, 2, 3
+APPLIED, TOMBSTONED, REPEATED, REVERSED, CONFLICT, CONFLICT_AGAIN = 0, 1, 2, 3, 4, 6
 VOIDED, ALREADY_REDEEMED, TOO_MANY, DUPLICATE = 20, 21, 22, 43
 ENTRY = 32
 FULL = 10 * ENTRY
+CONFLICTS_FULL = 256 * ENTRY
 TRIM_EVERY = 16
 SCAN_KEYS = 3  # keys a SCAN call returns: few, so that much can happen between two of them
 MISSING: Any = ...  # what a note holds for a key that was not there; copies to itself
@@ -304,9 +305,14 @@ def _judge(op: int, static: int, record: bytes, value: bytes | None) -> tuple[in
         if mine:
             return APPLIED, b""
         return (TOO_MANY if len(value) >= FULL else TOMBSTONED), b""
+    is_held = bool(rows) and rows[0][:1] in b"RV"
+    if mine[:1] == b"c":
+        return CONFLICT_AGAIN, (rows[0] if is_held else mine)
     if mine:
         return (REPEATED if mine[:1] in b"RV" else REVERSED), mine
-    if rows and rows[0][:1] in b"RV":
+    if op == REDEEM and static == CONFLICT:
+        return (CONFLICT, rows[0]) if is_held else (APPLIED, b"")
+    if is_held:
         verdict = ALREADY_REDEEMED if rows[0][:1] == b"R" else VOIDED
         return (static, b"") if 0 < static < verdict else (verdict, rows[0])
     if 0 < static < TOO_MANY:
@@ -317,9 +323,11 @@ def _judge(op: int, static: int, record: bytes, value: bytes | None) -> tuple[in
 def _effect(op: int, verdict: int, record: bytes, value: bytes, stamp: bytes) -> bytes | None:
     if op == IMPORT:
         return record[4:16] if verdict == APPLIED else None
+    who = record[32:52] + stamp
+    if verdict == CONFLICT and op == REDEEM and len(value) < CONFLICTS_FULL:
+        return value + b"c" + who
     if verdict > TOMBSTONED:
         return None
-    who = record[32:52] + stamp
     if op == REDEEM:
         return b"R" + who + value
     if op == VOID:

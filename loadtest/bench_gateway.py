@@ -32,17 +32,14 @@ class GatewayFailed(Exception):
     """The gateway did not start, did not stop, or refused what it must allow; says what it said."""
 
 
-class Gateway:
-    """A running gateway and its admin's connection."""
+class Desk:
+    """An admin's connection to a running gateway."""
 
-    def __init__(self, directory: Path, url: str, pid: int) -> None:
-        self.directory, self.pid = directory, pid
-        self.valkey_pid = int((directory / "valkey" / "valkey.pid").read_text())
+    def __init__(self, url: str, token: str) -> None:
         address = urlsplit(url)
-        assert address.hostname is not None
-        assert address.port is not None
-        self.host, self.port = address.hostname, address.port
-        token = (directory / "secrets" / "admin.token").read_text().strip()
+        if address.hostname is None or address.port is None or address.scheme != "http":
+            raise GatewayFailed(f"{url}: must be like http://host:port")
+        self.url, self.host, self.port = url, address.hostname, address.port
         self._headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         self._connection = http.client.HTTPConnection(self.host, self.port, timeout=ANSWER_SECONDS_MAX)
 
@@ -63,6 +60,15 @@ class Gateway:
     def close(self) -> None:
         """Hang up."""
         self._connection.close()
+
+
+class Gateway(Desk):
+    """A running gateway of our own, and its processes."""
+
+    def __init__(self, directory: Path, url: str, pid: int) -> None:
+        super().__init__(url, (directory / "secrets" / "admin.token").read_text().strip())
+        self.directory, self.pid = directory, pid
+        self.valkey_pid = int((directory / "valkey" / "valkey.pid").read_text())
 
 
 @contextmanager

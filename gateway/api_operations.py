@@ -25,8 +25,10 @@ from gateway.http_campaigns import (
     NewIssue,
 )
 from gateway.http_health import Alive, Readiness
+from gateway.http_imports import ImportedLines
 from gateway.http_log import BATCHES_DEFAULT, BATCHES_MAX
 from gateway.http_vouchers import Voided, VoidRequest, VoucherBody, VoucherNamed
+from gateway.import_lines import FORMS
 from gateway.messages import Answer, RedemptionRequest, ReversalRequest
 from gateway.roles import Action as A
 
@@ -42,10 +44,14 @@ class Query(msgspec.Struct, frozen=True):
     low: int = 0
     high: int = 0
     default: int = 0
+    required: bool = False
 
 
 class Operation(msgspec.Struct, frozen=True):
-    """`actions`: whoever's role allows one of these; none: anybody. `gives` None: `media` is no JSON."""
+    """`actions`: whoever's role allows one of these; none: anybody. `gives` None: `media` is no JSON.
+
+    `lines`: the body is a text of lines, in one of these media types.
+    """
 
     method: str
     path: str
@@ -57,6 +63,7 @@ class Operation(msgspec.Struct, frozen=True):
     media: str = "application/json"
     queries: tuple[Query, ...] = ()
     text: str = ""
+    lines: tuple[str, ...] = ()
     changes: bool = False  # may be refused with 409 for what is so already
 
 
@@ -67,6 +74,12 @@ _REDEEM_TEXT = (
 _REVERSE_TEXT = "Undoes one redemption; one that has not arrived yet is refused for ever when `original` is given."
 _CODES_TEXT = "Lines of `serial,code` of signed serials that were issued. Codes are money: nothing here may be cached."
 _IMPORT_TEXT = "At most 1000 codes a call. A code that is not taken is told by its place in the request, never itself."
+_IMPORT_LINES_TEXT = (
+    "Any number of codes, a line each, up to 256 MiB: NDJSON (a string a line, or an object with `code`), CSV whose "
+    "first line names the columns, or plain text. The body is read as it arrives. Lines that are not taken are told by "
+    "their number, never themselves. After a failure send the same body with the same `request_id` again: what was "
+    "imported is counted as repeated, and so is a code that comes twice."
+)
 _LOG_TEXT = (
     "One batch a line, records unpacked. Fewer lines than `limit` are the end; a damaged batch is the last line."
 )
@@ -164,6 +177,21 @@ OPERATIONS = (
         NewImport,
         ImportOutcome,
         text=_IMPORT_TEXT,
+        changes=True,
+    ),
+    Operation(
+        "POST",
+        "/v1/campaigns/{slug}/imports/lines",
+        "vouchers",
+        "Import a file of codes of another maker",
+        (A.VOUCHER_ISSUE,),
+        gives=ImportedLines,
+        queries=(
+            Query("request_id", "1 to 64 characters, chosen by you for this body", required=True),
+            Query("column", "CSV: the column of the codes; `code` if it is not given"),
+        ),
+        text=_IMPORT_LINES_TEXT,
+        lines=FORMS,
         changes=True,
     ),
     Operation(

@@ -15,10 +15,10 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from gateway.codes import Hashed, KeyRing, Refused, classify_for_import, normalise
+from gateway.codes import Refused, import_spelling
 
-CHUNK_CODES = 1000  # what the gateway takes in one request
-CHUNK_BYTES = 128 << 10  # of UTF-8; six times that as JSON at worst, still small enough to be sent in one piece
+CHUNK_CODES = 10_000  # one chunk of the gateway's (gateway.imports), which names as many rejected lines
+CHUNK_BYTES = 1 << 20  # of UTF-8; six times that as JSON at worst: what a cut connection costs
 LINE_CHARS_MAX = 65_536  # far above any code; whoever reads a file cuts longer lines here
 REQUEST_ID_BYTES = 16
 _SCRYPT = {"n": 2**14, "r": 8, "p": 1}  # 16 MiB and about 50 ms: once a file
@@ -49,18 +49,19 @@ def read_lines(lines: Iterable[str], column: str) -> Iterator[Line | Unfit]:
     if column in names:
         yield from _fields((line for _, line in numbered), names.index(column))
         return
-    yield from _line(number, first)
+    if first and not first.isspace():
+        yield _line(number, first)
     for number, line in numbered:
-        yield from _line(number, line)
+        if line.isascii() and not line.isspace():  # as _line says, without the call
+            yield Line(number, line.rstrip("\r\n"))
+        elif not line.isspace():
+            yield _line(number, line)
 
 
-def _line(number: int, text: str) -> Iterator[Line | Unfit]:
-    if not text.strip():
-        return
-    if _undecoded(text):
-        yield Unfit(number, "is not text in UTF-8")
-    else:
-        yield Line(number, text.rstrip("\r\n"))
+def _line(number: int, text: str) -> Line | Unfit:
+    if not text.isascii() and _undecoded(text):
+        return Unfit(number, "is not text in UTF-8")
+    return Line(number, text.rstrip("\r\n"))
 
 
 def _fields(lines: Iterator[str], at: int) -> Iterator[Line | Unfit]:
@@ -74,29 +75,24 @@ def _fields(lines: Iterator[str], at: int) -> Iterator[Line | Unfit]:
             yield Unfit(rows.line_num + 1, f"is not CSV: {error}")
             continue
         if len(row) > at and row[at].strip():
-            yield from _line(rows.line_num + 1, row[at])
+            yield _line(rows.line_num + 1, row[at])
         elif any(field.strip() for field in row):
             yield Unfit(rows.line_num + 1, "has no code in its column")
 
 
-def sort_out(lines: Iterable[Line | Unfit], ring: KeyRing) -> Iterator[Line | Unfit]:
-    """Refuse what no till could ever redeem, and the second line of two with one code.
-
-    `ring` only has to be the same for the whole file; its secrets do not matter.
-    """
-    seen: dict[bytes, int] = {}
+def sort_out(lines: Iterable[Line | Unfit]) -> Iterator[Line | Unfit]:
+    """Refuse what no till could ever redeem, and the second line of two with one code."""
+    seen: dict[str, int] = {}
     for line in lines:
-        yield line if isinstance(line, Unfit) else _sorted(line, ring, seen)
-
-
-def _sorted(line: Line, ring: KeyRing, seen: dict[bytes, int]) -> Line | Unfit:
-    kind = classify_for_import(line.text)
-    if isinstance(kind, Refused):
-        return Unfit(line.number, kind.why)
-    hashed = ring.parse(line.text)
-    assert isinstance(hashed, Hashed), "classify_for_import and parse agree"
-    earlier = seen.setdefault(hashed.keyed_hash, line.number)
-    return line if earlier == line.number else Unfit(line.number, f"has the same code as line {earlier}")
+        if isinstance(line, Unfit):
+            yield line
+            continue
+        spelled = import_spelling(line.text)
+        if isinstance(spelled, Refused):
+            yield Unfit(line.number, spelled.why)
+            continue
+        earlier = seen.setdefault(spelled[1], line.number)
+        yield line if earlier == line.number else Unfit(line.number, f"has the same code as line {earlier}")
 
 
 def chunked(lines: Iterable[Line | Unfit]) -> Iterator[list[Line | Unfit]]:
@@ -104,7 +100,9 @@ def chunked(lines: Iterable[Line | Unfit]) -> Iterator[list[Line | Unfit]]:
     chunk: list[Line | Unfit] = []
     size_bytes = 0
     for line in lines:
-        line_bytes = len(line.text.encode()) if isinstance(line, Line) else 0
+        line_bytes = 0
+        if isinstance(line, Line):
+            line_bytes = len(line.text) if line.text.isascii() else len(line.text.encode())
         if len(chunk) == CHUNK_CODES or (chunk and size_bytes + line_bytes > CHUNK_BYTES):
             yield chunk
             chunk, size_bytes = [], 0
@@ -120,11 +118,10 @@ class RequestIds:
     def __init__(self, file_digest: bytes, slug: str) -> None:
         self._key = hashlib.scrypt(file_digest, salt=b"tillgate-file-1" + slug.encode(), dklen=32, **_SCRYPT)
 
-    def of(self, number: int, texts: Iterable[str]) -> str:
-        """The id of chunk `number` with these codes; 32 hex digits."""
+    def of(self, number: int, text: str = "") -> str:
+        """The id of chunk or line `number`, which says `text`; 32 hex digits."""
         state = hashlib.blake2b(
             number.to_bytes(8, "big"), key=self._key, digest_size=REQUEST_ID_BYTES, person=_CHUNK_PERSON
         )
-        for text in texts:
-            state.update(normalise(text).encode() + b"\n")
+        state.update(text.encode())
         return state.hexdigest()

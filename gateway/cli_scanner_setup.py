@@ -283,12 +283,12 @@ def _scanner_meant(
 
 def _kind_of(text: str) -> str:
     """What the gateway would take it for. Its signature, and whether anybody issued it, are known there only."""
-    from gateway.codes import Refused, classify_for_import, normalise, spelled_by
+    from gateway.codes import Refused, import_spelling, normalise, spelled_by
 
     if spelled_by(normalise(text)):
         return "signed voucher code, signature not checked here"
-    kind = classify_for_import(text)
-    return f"no voucher code: {kind.why}" if isinstance(kind, Refused) else f"{kind} code, if anybody imported it"
+    told = import_spelling(text)
+    return f"no voucher code: {told.why}" if isinstance(told, Refused) else f"{told[0]} code, if anybody imported it"
 
 
 def _json_line(shown: "Shown") -> str:

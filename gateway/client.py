@@ -6,6 +6,7 @@ gateway said 503: nothing is known, the same request may be sent again), `Refuse
 """
 
 import asyncio
+import io
 import os
 import re
 import ssl
@@ -22,6 +23,7 @@ CONNECT_SECONDS_MAX = 5.0  # across the world it takes half a second; after five
 ANSWER_SECONDS_MAX = 60.0  # an import of 1000 codes behind a recovery that replays some thousand batches
 AGAIN_SECONDS_MAX = 60.0  # how long a request that may be repeated is repeated: a restart of Valkey fits in
 AGAIN_PAUSE_SECONDS = 0.5  # when the gateway does not say how long to wait
+PIECES_FROM_BYTES = 1 << 20  # a longer body is written piece by piece: aiohttp warns of blocking the loop otherwise
 LINE_BYTES_MAX = 4 << 20  # one batch of the log as JSON, with room
 
 T = TypeVar("T")
@@ -65,6 +67,13 @@ class Problem(msgspec.Struct, frozen=True):
     field: str | None = None
 
 
+class Content(msgspec.Struct, frozen=True):
+    """A body that is not JSON."""
+
+    media: str
+    octets: bytes
+
+
 class Client:
     """One gateway at `url` (`http://host:port`), asked with one bearer token. An async context manager."""
 
@@ -95,11 +104,32 @@ class Client:
         """One question whose answer counts with any HTTP code, such as /readyz."""
         return await self._ask("GET", path, reply, None, query, any_code=True)
 
-    async def post(self, path: str, body: object, reply: type[T], *, again: bool = False) -> T:
-        """`again`: the body has an idempotency key, so the request may be repeated while the answer is 503."""
+    async def post(self, path: str, body: object, reply: type[T], *, again: bool = False, **query: str | int) -> T:
+        """`again`: the request has an idempotency key, so it may be repeated while the answer is 503.
+
+        `body` is sent as JSON, or as it is if it is a Content.
+        """
         if again:
-            return await self._until_resolved("POST", path, reply, body, {})
-        return await self._ask("POST", path, reply, body, {})
+            return await self._until_resolved("POST", path, reply, body, query)
+        return await self._ask("POST", path, reply, body, query)
+
+    async def blocks(self, path: str, **query: str | int) -> AsyncIterator[bytes]:
+        """The whole lines of a streamed text, in blocks as they arrive. Raises Unreachable when it breaks off."""
+        rest = b""
+        try:
+            async with self._open("GET", path, None, query) as response:
+                if response.status != 200:
+                    raise _fault_of(response, await response.read())
+                async for block in response.content.iter_any():
+                    whole, end, begun = block.rpartition(b"\n")
+                    if end:
+                        yield rest + whole + end
+                        rest = b""
+                    rest += begun
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise self._unreachable(error) from error
+        if rest:
+            raise Unreachable(f"the answer of {self.url} broke off")
 
     async def lines(self, path: str, **query: str | int) -> AsyncIterator[str]:
         """The lines of a streamed text, without their ends. Raises Unreachable when it breaks off."""
@@ -153,10 +183,18 @@ class Client:
         self, method: str, path: str, body: object, query: Mapping[str, str | int]
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         assert self._session is not None, "used inside `async with`"
-        content = msgspec.json.encode(body) if method == "POST" else None
-        headers = {"Content-Type": "application/json"} if content is not None else {}
+        content: bytes | None = None
+        headers = {}
+        if method == "POST":
+            sent = body if isinstance(body, Content) else Content("application/json", msgspec.json.encode(body))
+            content, headers = sent.octets, {"Content-Type": sent.media}
         return self._session.request(
-            method, _url(self.url + path, query), data=content, headers=headers, ssl=self._tls, allow_redirects=False
+            method,
+            _url(self.url + path, query),
+            data=content if content is None or len(content) < PIECES_FROM_BYTES else io.BytesIO(content),
+            headers=headers,
+            ssl=self._tls,
+            allow_redirects=False,
         )
 
     def _unreachable(self, error: Exception) -> Unreachable:

@@ -16,7 +16,7 @@ length:
    A maker's own codes that begin with T1 are therefore refused at import.
 2. 16 decimal digits, grouped or not: typed. 15 random digits and a Damm check digit. A wrong one is a
    mistyped code, so foreign codes of exactly 16 digits must pass the same check; those that do not are
-   refused at import (`classify_for_import`), where somebody can act on it, instead of failing at a till.
+   refused at import (`import_spelling`), where somebody can act on it, instead of failing at a till.
 3. Anything else printable: foreign, as its maker wrote it; GS1 coupons (AI 8112) with their GS separators.
 
 Typed and foreign codes have one identity, a 16-byte hash of the normalised text, keyed with the deployment's
@@ -38,6 +38,7 @@ from gateway.messages import CODE_CHARS_MAX, Verdict
 PREFIX = "T1"
 KEY_BYTES = 32
 SIGNED_CHARS = 34
+SIGNATURE_MARK, SIGNATURE_CHARS = ".", 103  # what follows a signed code that tills can check, too: offline_codes.py
 TYPED_DIGITS = 16
 CAMPAIGN_MAX = 2**32 - 1
 SERIAL_MAX = 2**40 - 1
@@ -53,9 +54,14 @@ _PAIRS = [a + b for a in _ALPHABET for b in _ALPHABET]
 
 # int() also reads underscores, signs, blanks and other scripts' digits: only this form may reach it.
 _clean_signed = re.compile(r"T1[0-9A-V]{32}").fullmatch
+_is_signature = re.compile(rf"[0-9A-Va-v]{{{SIGNATURE_CHARS}}}").fullmatch
 _not_base32hex = re.compile(r"[^0-9A-Va-v]").search
 _sixteen_digits = re.compile(r"[0-9](?:[ \-\u2010-\u2015]*[0-9]){15}").fullmatch
 _not_digit = re.compile(r"[^0-9]")
+# Foreign beyond doubt and spelled as it is kept: nothing to normalise, a letter in it, not ours. Most imported codes.
+_plainly_foreign = re.compile(
+    r"(?!T1|t1)(?=[-0-9]*[A-Za-z])[0-9A-Za-z](?:[-0-9A-Za-z_./:+]{0,62}[0-9A-Za-z])?"
+).fullmatch
 
 _GS = "\x1d"
 _FOLD_WIDTH = {0xFF01 + n: 0x21 + n for n in range(94)} | {0x3000: 0x20}
@@ -204,14 +210,19 @@ class KeyRing:
     def _parse_noisy(self, text: str) -> Signed | Hashed | Refused:
         text = normalise(text)
         if _is_ours(text):
+            text = bare(text)
             return _misspelt(text) or self._verify(text)  # int() reads either case
         unsigned = _unsigned(text)
         if isinstance(unsigned, Refused):
             return unsigned
         entry, spelling = unsigned
+        return Hashed(self.identity(spelling), entry)
+
+    def identity(self, spelling: str) -> bytes:
+        """The 16 bytes that a typed or foreign code is known by; `spelling` is the one `import_spelling` gives."""
         state = self._hasher.copy()
         state.update(spelling.encode())
-        return Hashed(state.digest(), entry)
+        return state.digest()
 
 
 def spelled_by(text: str) -> tuple[int, int] | None:
@@ -219,10 +230,20 @@ def spelled_by(text: str) -> tuple[int, int] | None:
 
     None if it has any noise around it, or is none.
     """
+    text = bare(text)
     if _clean_signed(text) is None:
         return None
     number = int(text, 32) >> 80
     return number >> 40 & CAMPAIGN_MAX, number & SERIAL_MAX
+
+
+def bare(text: str) -> str:
+    """A normalised text without the signature of an offline code; any other text as it is.
+
+    The gateway needs no signature: the MAC says more, and a signature that does not match makes a code no worse.
+    """
+    mark = text[SIGNED_CHARS : SIGNED_CHARS + 1]
+    return text[:SIGNED_CHARS] if mark == SIGNATURE_MARK and _is_signature(text[SIGNED_CHARS + 1 :]) else text
 
 
 def normalise(text: str) -> str:
@@ -238,16 +259,17 @@ def normalise(text: str) -> str:
     return _leading_noise.sub("", text).rstrip(_NOISE)
 
 
-def classify_for_import(text: str) -> Entry | Refused:
-    """What a till would take a maker's code for; Refused says why it could never be redeemed as it stands.
+def import_spelling(text: str) -> tuple[Entry, str] | Refused:
+    """What a till would take a maker's code for, and its one spelling; Refused says why it could never be redeemed.
 
-    `KeyRing.parse` of a text that passes gives its `Hashed` identity.
+    `KeyRing.parse` of a text that passes gives a `Hashed` of the same kind, with the `identity` of this spelling.
     """
+    if _plainly_foreign(text) is not None:
+        return "foreign", text
     text = normalise(text)
     if _is_ours(text):
         return Refused(Verdict.UNREADABLE, f"begins with {PREFIX}, which is reserved for signed codes")
-    unsigned = _unsigned(text)
-    return unsigned if isinstance(unsigned, Refused) else unsigned[0]
+    return _unsigned(text)
 
 
 def typed_code(random_15_digits: int) -> str:

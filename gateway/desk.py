@@ -7,13 +7,10 @@ the same rules. What is read from Valkey counts only while its lane admits and i
 import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
-from hashlib import blake2b
 
 import msgspec
 
 from eventstore.events import (
-    IMPORT,
-    NO_ID,
     RECORD,
     REDEEM,
     VOID,
@@ -28,17 +25,16 @@ from eventstore.vouchers import (
     VOIDED,
     Entry,
     entries,
-    registry_key,
-    registry_partition,
     voucher_field,
     voucher_key,
 )
-from gateway.campaign import FOREIGN, SIGNED, TYPED, Campaign
+from gateway.campaign import SIGNED, Campaign
 from gateway.claims import ValkeyArbiter
-from gateway.codes import Hashed, Refused, classify_for_import
+from gateway.codes import Refused
 from gateway.control import Control
 from gateway.directory import Directory, Rejected
 from gateway.identity import Spot, partition_of, void_claim_id
+from gateway.imports import WHY_NOT_IMPORTED, Chunk, Imports, reserve
 from gateway.lane import Asked, Lane, LaneState
 from gateway.ledger import Found, Ledger
 from gateway.messages import Verdict
@@ -80,6 +76,7 @@ class Desk:
     ) -> None:
         self._redeemer, self._control, self._lanes, self._arbiter = redeemer, control, lanes, arbiter
         self._ledger, self._now_ms = ledger, now_ms
+        self.imports = Imports(control, lanes)
 
     # --- look-ups ---
 
@@ -131,31 +128,7 @@ class Desk:
 
     async def issue(self, actor: str, slug: str, count: int, request_id: str) -> VouchersIssued | Rejected:
         """Make a range of signed codes exist; the same request again answers with the same range."""
-        return await self._reserve(actor, slug, SIGNED, count, request_id)
-
-    async def _reserve(
-        self, actor: str, slug: str, kind: str, count: int, request_id: str
-    ) -> VouchersIssued | Rejected:
-        def make(directory: Directory, _: int) -> Sequence[ControlEvent] | Rejected:
-            campaign = directory.campaign(slug)
-            if campaign is None:
-                return Rejected("slug", f"there is no campaign {slug!r}")
-            number = campaign.number
-            earlier = directory.issued_as(number, request_id)
-            if earlier is not None:
-                same = (earlier.kind, earlier.count) == (kind, count)
-                return [] if same else Rejected("request_id", "it was used before for another issue")
-            first = directory.next_serial(number)
-            return [VouchersIssued(campaign=number, kind=kind, first_serial=first, count=count, request_id=request_id)]
-
-        outcome = await self._control.record(actor, make)
-        if isinstance(outcome, Rejected):
-            return outcome
-        campaign = self._control.directory.campaign(slug)
-        assert campaign is not None
-        issued = self._control.directory.issued_as(campaign.number, request_id)
-        assert issued is not None, "it was written or found just now"
-        return issued
+        return await reserve(self._control, actor, slug, SIGNED, count, request_id)
 
     async def import_codes(
         self, actor: str, slug: str, codes: Sequence[str], request_id: str
@@ -164,34 +137,18 @@ class Desk:
         if not 1 <= len(codes) <= IMPORT_CODES_MAX:
             return Rejected("codes", f"1 to {IMPORT_CODES_MAX} codes at a time, not {len(codes)}")
         results: dict[int, Imported] = {}
-        groups: dict[str, list[tuple[int, bytes]]] = {TYPED: [], FOREIGN: []}
+        chunk = Chunk()
         for index, code in enumerate(codes):
-            kind = classify_for_import(code)
-            if isinstance(kind, Refused):
-                results[index] = Imported(index, kind.verdict, kind.why)
-                continue
-            hashed = self._redeemer.ring.parse(code)
-            assert isinstance(hashed, Hashed), "classify_for_import and parse agree"
-            groups[kind].append((index, hashed.keyed_hash))
-        for name, members in groups.items():
-            if members:
-                issued = await self._reserve(actor, slug, name, len(members), _import_id(request_id, name, members))
-                if isinstance(issued, Rejected):
-                    return issued
-                results.update(await self._register(issued, members))
+            refused = chunk.take(self._redeemer.ring, index, code)
+            if refused is not None:
+                results[index] = Imported(index, refused.verdict, refused.why)
+        outcome = await self.imports.register(actor, slug, request_id, chunk)
+        if isinstance(outcome, Rejected):
+            return outcome
+        for came in outcome:
+            for index, verdict in came.verdicts():
+                results[index] = Imported(index, verdict, WHY_NOT_IMPORTED.get(verdict, ""))
         return [results[index] for index in range(len(codes))]
-
-    async def _register(self, issued: VouchersIssued, members: Sequence[tuple[int, bytes]]) -> dict[int, Imported]:
-        answered: asyncio.Future[Asked] = asyncio.get_running_loop().create_future()
-        asked = Asked(len(members), partial(_settle_once, answered))
-        seq = self._control.directory.control_seq & 0xFFFFFFFF
-        for offset, (_, keyed_hash) in enumerate(members):
-            serial = issued.first_serial + offset
-            partition = registry_partition(keyed_hash, len(self._lanes))
-            record = RECORD.pack(IMPORT, 0, 0, 0, issued.campaign, serial, keyed_hash, NO_ID, 0, 0, seq)
-            self._lanes[partition].add(record, registry_key(partition, keyed_hash), asked, offset)
-        codes = (await answered).codes
-        return {index: _imported(index, Verdict(codes[at])) for at, (index, _) in enumerate(members)}
 
     async def void(self, actor: str, campaign: int, serial: int, reason: str, request_id: str) -> Verdict | Rejected:
         """End an unredeemed voucher: VOIDED, or ALREADY_REDEEMED / UNRESOLVED."""
@@ -243,22 +200,6 @@ class Desk:
         return len(firsts)
 
 
-def _import_id(request_id: str, kind: str, members: Sequence[tuple[int, bytes]]) -> str:
-    """The request id of one kind's range: other codes under the same request must not share their serials."""
-    state = blake2b(request_id.encode(), digest_size=16, person=b"import")
-    for _, keyed_hash in members:
-        state.update(keyed_hash)
-    return f"{kind}-{state.hexdigest()}"
-
-
 def _settle_once(answered: asyncio.Future[Asked], asked: Asked) -> None:
     if not answered.done():  # the caller may have gone away
         answered.set_result(asked)
-
-
-def _imported(index: int, verdict: Verdict) -> Imported:
-    why = {
-        Verdict.DUPLICATE: "this code already belongs to another campaign",
-        Verdict.UNRESOLVED: "nothing is known: send the same request again",
-    }
-    return Imported(index, verdict, why.get(verdict, ""))

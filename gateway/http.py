@@ -4,6 +4,7 @@ Every handler is wrapped in `problems`, and the last route takes every path that
 no middleware.
 """
 
+import msgspec
 from aiohttp import web
 
 from gateway.auth import Auth
@@ -14,30 +15,42 @@ from gateway.http_campaigns import Campaigns
 from gateway.http_docs import documents
 from gateway.http_gate import Gate, no_route, problems
 from gateway.http_health import Health
+from gateway.http_hot import Admit
+from gateway.http_imports import ImportRoutes
 from gateway.http_log import LogRoutes
 from gateway.http_redeem import Redemptions
 from gateway.http_vouchers import Vouchers
 from gateway.keyfile import KeyFile
 from gateway.metrics import Metrics
 
-__all__ = ["problems", "routes"]
+__all__ = ["Doors", "doors", "problems"]
 
 
-def routes(core: Core, auth: Auth, keys: KeyFile, metrics: Metrics, version: str) -> list[web.AbstractRouteDef]:
-    """Everything under /v1, /livez and /readyz."""
+class Doors(msgspec.Struct, frozen=True):
+    """Everything under /v1, /livez and /readyz; and what takes hot requests past the routes."""
+
+    routes: list[web.AbstractRouteDef]
+    admit: Admit
+
+
+def doors(core: Core, auth: Auth, keys: KeyFile, metrics: Metrics, version: str) -> Doors:
+    """All of them, for HotRunner."""
     gate = Gate(core.control, auth)
-    doors = (
-        Redemptions(core, gate, metrics),
+    redemptions = Redemptions(core, gate, metrics)
+    each = (
+        redemptions,
         Parties(core, gate),
         Terminals(core, gate, auth),
         Campaigns(core, gate, keys),
+        ImportRoutes(core, gate),
         Vouchers(core, gate),
         Access(core, gate, auth, keys),
         LogRoutes(core, gate),
     )
     behind_problems = [
         web.RouteDef(route.method, route.path, problems(route.handler), route.kwargs)
-        for door in doors
+        for door in each
         for route in door.routes()
     ]
-    return [*Health(core).routes(), *documents(version), *behind_problems, web.route("*", "/{path:.*}", no_route)]
+    last = web.route("*", "/{path:.*}", no_route)
+    return Doors([*Health(core).routes(), *documents(version), *behind_problems, last], redemptions.admit)

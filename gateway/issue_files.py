@@ -19,7 +19,7 @@ from gateway.codes import typed_code
 from gateway.keyfile import sync_directory, write_new
 from gateway.voucher_files import Advance, Rejects, Tally, import_file
 
-PAGE_CODES = 10_000  # codes fetched at a time: half a megabyte, and what a cut connection costs
+PAGE_CODES = 100_000  # codes fetched at a time: 4.5 megabytes, a fifth of a second
 
 
 class FileFault(Exception):
@@ -53,7 +53,7 @@ async def issue_signed(client: Client, wanted: Errand, out: Path, advance: Advan
     done = await asyncio.to_thread(_whole_lines, out, part)
     if done is not None:
         advance(done)
-        with part.open("a", encoding="ascii") as file:
+        with part.open("ab") as file:
             await _fetch_rest(client, errand.campaign, issued, done, file.write, advance)
             file.flush()
             os.fsync(file.fileno())
@@ -102,20 +102,22 @@ def _end(out: Path) -> None:
 
 
 async def _fetch_rest(
-    client: Client, slug: str, issued: _Issued, done: int, write: Callable[[str], object], advance: Advance
+    client: Client, slug: str, issued: _Issued, done: int, write: Callable[[bytes], object], advance: Advance
 ) -> None:
     while done < issued.count:
         page = min(PAGE_CODES, issued.count - done)
         first, got = issued.first_serial + done, 0
-        async for line in client.lines(f"/v1/campaigns/{quote(slug, '')}/codes", first=first, count=page):
-            if not line.startswith(f"{first + got},"):
-                raise BadReply(f"the gateway sent another voucher than serial {first + got}")
-            write(line + "\n")
-            got += 1
+        async for block in client.blocks(f"/v1/campaigns/{quote(slug, '')}/codes", first=first, count=page):
+            lines = block.splitlines()
+            for serial, line in enumerate(lines, first + got):
+                if not line.startswith(b"%d," % serial):
+                    raise BadReply(f"the gateway sent another voucher than serial {serial}")
+            write(block)
+            got += len(lines)
+            advance(len(lines))
         if got != page:
             raise BadReply(f"the gateway sent {got} codes of {page}")
         done += got
-        advance(got)
 
 
 def _whole_lines(out: Path, part: Path) -> int | None:

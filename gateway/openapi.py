@@ -41,7 +41,7 @@ REFUSALS = {
     404: "There is no such object, or it is not yours to see.",
     409: "Well formed, but against what is so already; `field` and `detail` say what.",
     413: "The body is too large.",
-    415: "The body must be application/json.",
+    415: "The body's media type is not one that is listed.",
     503: "Nothing is known now: send the same request again after `Retry-After` seconds.",
 }
 ID_PATTERN = "^([0-9A-Fa-f]{32}|[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12})$"
@@ -97,6 +97,9 @@ def _operation(op: Operation, schema_of: dict[object, Json]) -> Json:
     }
     if op.takes is not None:
         told["requestBody"] = {"required": True, "content": {JSON: {"schema": schema_of[op.takes]}}}
+    if op.lines:
+        content = {media: {"schema": {"type": "string"}} for media in op.lines}
+        told["requestBody"] = {"required": True, "content": content}
     return told
 
 
@@ -125,7 +128,8 @@ def _query_parameter(query: Query) -> Json:
         schema: Json = {"type": "string"}
     else:
         schema = {"type": "integer", "minimum": query.low, "maximum": query.high, "default": query.default}
-    return {"name": query.name, "in": "query", "description": query.text, "schema": schema}
+    told: Json = {"name": query.name, "in": "query", "description": query.text, "schema": schema}
+    return told | {"required": True} if query.required else told
 
 
 def _success(op: Operation, schema_of: dict[object, Json]) -> Json:
@@ -139,7 +143,7 @@ def _refusals(op: Operation) -> Json:
     codes: set[int] = set()
     if op.actions:
         codes |= {401, 403, 503}
-    if op.takes is not None:
+    if op.takes is not None or op.lines:
         codes |= {400, 413, 415, 503}
     if "{id}" in op.path or any(query.high for query in op.queries):
         codes.add(400)

@@ -5,7 +5,7 @@ That is so because the request ids follow from the file itself (gateway.bulk).
 
 import asyncio
 import hashlib
-import secrets
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -14,14 +14,17 @@ from urllib.parse import quote
 import msgspec
 
 from gateway.bulk import LINE_CHARS_MAX, Line, RequestIds, Unfit, chunked, read_lines, sort_out
-from gateway.client import BadReply, Client, ClientFault, Refused
-from gateway.codes import KEY_BYTES, CodeKeys, KeyRing
+from gateway.client import BadReply, Client, ClientFault, Content, Refused
+from gateway.import_lines import NDJSON
 from gateway.keyfile import write_new
 
 VOIDED = "voided"  # the verdict of a void that took effect; any other says why it did not
 VOIDS_AT_ONCE = 16  # each waits for its own batch; so many share one
 
+IMPORTS_AT_ONCE = 2  # one is registered, one on its way: the gateway never waits for this end
+
 Advance = Callable[[int], None]
+_encode_lines = msgspec.json.Encoder().encode_lines
 
 
 class Tally(msgspec.Struct):
@@ -51,7 +54,7 @@ class Rejects:
 
 
 class _Rejected(msgspec.Struct):
-    index: int
+    line: int
     verdict: str = ""
     reason: str = ""
 
@@ -59,7 +62,8 @@ class _Rejected(msgspec.Struct):
 class _Imported(msgspec.Struct):
     accepted: int
     repeated: int
-    rejected: list[_Rejected]
+    rejected: int
+    rejections: list[_Rejected]
 
 
 class _Voided(msgspec.Struct):
@@ -88,31 +92,46 @@ def raw_lines(path: Path, column: str) -> Iterator[Line | Unfit]:
 
 def sorted_lines(path: Path, column: str) -> Iterator[Line | Unfit]:
     """The lines of a file as an import takes them. Raises OSError."""
-    ring = KeyRing(CodeKeys({1: secrets.token_bytes(KEY_BYTES)}, 1, secrets.token_bytes(KEY_BYTES)))
-    return sort_out(raw_lines(path, column), ring)
+    return sort_out(raw_lines(path, column))
 
 
 def _bounded(readline: Callable[[int], str]) -> Iterator[str]:
     """Lines, each cut at LINE_CHARS_MAX, so that a file without line ends does not fill the memory."""
     while line := readline(LINE_CHARS_MAX):
-        rest = line
-        while rest and not rest.endswith(("\n", "\r")):
-            rest = readline(LINE_CHARS_MAX)
+        if len(line) == LINE_CHARS_MAX:
+            rest = line
+            while rest and not rest.endswith(("\n", "\r")):
+                rest = readline(LINE_CHARS_MAX)
         yield line
 
 
 async def import_file(client: Client, slug: str, path: Path, column: str, rejects: Rejects, advance: Advance) -> Tally:
-    """Register every code of a file with a campaign; `advance` is told lines. Raises ClientFault, OSError."""
+    """Register every code of a file with a campaign; `advance` is told lines. Raises ClientFault, OSError.
+
+    The next chunk is read in a thread, and sent, while the gateway has the one before: IMPORTS_AT_ONCE.
+    """
     digest, _ = await asyncio.to_thread(survey, path)
     ids = await asyncio.to_thread(RequestIds, digest, slug)
-    tally, told = Tally(), 0
-    for number, chunk in enumerate(chunked(sorted_lines(path, column))):
-        good = [line for line in chunk if isinstance(line, Line)]
-        note_rejects(chunk, tally, rejects)
-        if good:
-            await _import_chunk(client, slug, good, ids.of(number, (line.text for line in good)), tally, rejects)
-        advance(chunk[-1].number - told)
-        told = chunk[-1].number
+    tally, told, number = Tally(), 0, 0
+    chunks = chunked(sorted_lines(path, column))
+    under_way: deque[asyncio.Task[None]] = deque()
+    try:
+        while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
+            note_rejects(chunk, tally, rejects)
+            good = [line for line in chunk if isinstance(line, Line)]
+            if good:
+                work = _import_chunk(client, slug, good, ids.of(number), tally, rejects)
+                under_way.append(asyncio.create_task(work))
+            if len(under_way) == IMPORTS_AT_ONCE:
+                await under_way.popleft()
+            advance(chunk[-1].number - told)
+            told, number = chunk[-1].number, number + 1
+        while under_way:
+            await under_way.popleft()
+    finally:
+        for task in under_way:
+            task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
     return tally
 
 
@@ -127,17 +146,18 @@ def note_rejects(chunk: Iterable[Line | Unfit], tally: Tally, rejects: Rejects) 
 async def _import_chunk(
     client: Client, slug: str, lines: list[Line], request_id: str, tally: Tally, rejects: Rejects
 ) -> None:
-    body = {"request_id": request_id, "codes": [line.text for line in lines]}
-    reply = await client.post(f"/v1/campaigns/{quote(slug, '')}/imports", body, _Imported, again=True)
-    if reply.accepted + reply.repeated + len(reply.rejected) != len(lines):
+    body = Content(NDJSON, _encode_lines([line.text for line in lines]))
+    path = f"/v1/campaigns/{quote(slug, '')}/imports/lines"
+    reply = await client.post(path, body, _Imported, again=True, request_id=request_id)
+    if reply.accepted + reply.repeated + reply.rejected != len(lines) or reply.rejected != len(reply.rejections):
         raise BadReply(f"of {len(lines)} codes the gateway told what came of another number")
     tally.accepted += reply.accepted
     tally.repeated += reply.repeated
-    tally.rejected += len(reply.rejected)
-    for rejected in reply.rejected:
-        if not 0 <= rejected.index < len(lines):
-            raise BadReply(f"the gateway rejected code {rejected.index} of {len(lines)}")
-        rejects.add(lines[rejected.index].number, rejected.reason or rejected.verdict)
+    tally.rejected += reply.rejected
+    for rejected in reply.rejections:
+        if not 1 <= rejected.line <= len(lines):
+            raise BadReply(f"the gateway rejected code {rejected.line} of {len(lines)}")
+        rejects.add(lines[rejected.line - 1].number, rejected.reason or rejected.verdict)
 
 
 # --- void -----------------------------------------------------------------------------------------------------------
@@ -151,7 +171,7 @@ async def void_file(client: Client, path: Path, column: str, reason: str, reject
 
     async def void_line(line: Line) -> None:
         text = line.text.strip()
-        body = {column: text, "reason": reason, "request_id": ids.of(line.number, [text])}
+        body = {column: text, "reason": reason, "request_id": ids.of(line.number, text)}
         try:
             reply = await client.post("/v1/vouchers/void", body, _Voided, again=True)
             why = "" if reply.verdict == VOIDED else reply.verdict.replace("_", " ")

@@ -42,6 +42,7 @@ ROUTES = {  # who gets past the door; bodies and names are such that nothing hap
     "POST /v1/campaigns/nowhere/issues": OFFICE,
     "GET /v1/campaigns/nowhere/codes": OFFICE,
     "POST /v1/campaigns/nowhere/imports": OFFICE,
+    "POST /v1/campaigns/nowhere/imports/lines": OFFICE,
     "POST /v1/vouchers/show": READERS,
     "POST /v1/vouchers/void": OFFICE,
     "GET /v1/terminals": TILLS | INTEGRATORS | SUPERVISORS | MERCHANTS | READERS,

@@ -16,8 +16,8 @@ from gateway.codes import (
     KeyRing,
     Refused,
     Signed,
-    classify_for_import,
     damm,
+    import_spelling,
     normalise,
     typed_code,
 )
@@ -283,23 +283,24 @@ def test_other_lengths_of_digits_are_foreign() -> None:
 # --- import ---------------------------------------------------------------------------------------
 
 
-def test_classify_for_import() -> None:
-    assert classify_for_import(" " + typed_code(1) + "\n") == "typed"
-    assert classify_for_import("group-buy 12\n") == "foreign"
-    wrong_digit = classify_for_import("1234567890123456")
+def test_import_spelling() -> None:
+    assert import_spelling(" 0000 0000-0000 0013\n") == ("typed", typed_code(1))
+    assert import_spelling("group-buy 12\n") == ("foreign", "group-buy 12")
+    assert import_spelling("12-GROUP/7") == ("foreign", "12-GROUP/7")
+    wrong_digit = import_spelling("1234567890123456")
     assert isinstance(wrong_digit, Refused)
     assert wrong_digit.why.startswith("check digit does not match")
     for ours in (one(1, 1), "t1-shirt"):
-        found = classify_for_import(ours)
+        found = import_spelling(ours)
         assert found == Refused(Verdict.UNREADABLE, "begins with T1, which is reserved for signed codes")
 
 
 @given(st.one_of(st.text(max_size=40), noisy_text, st.from_regex(r"[0-9 -]{16,20}", fullmatch=True)))
 def test_import_and_scan_agree(text: str) -> None:
-    imported, scanned = classify_for_import(text), RING.parse(text)
-    if isinstance(imported, str):
-        assert isinstance(scanned, Hashed)
-        assert scanned.entry == imported
+    imported, scanned = import_spelling(text), RING.parse(text)
+    if isinstance(imported, tuple):
+        entry, spelling = imported
+        assert scanned == Hashed(RING.identity(spelling), entry)
     else:
         assert not isinstance(scanned, Hashed)
 

@@ -34,6 +34,8 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from eventstore.offline_events import Acceptance, OfflineConflict, OfflinePolicy
+
 BATCH_FORMAT = 1
 HEADER = struct.Struct(">BBHIQ")
 RECORD = struct.Struct(">BBBBIQ16s16sIQI")
@@ -62,6 +64,7 @@ class Extra(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     cashier_ref: str | None = None
     target_id: bytes | None = None  # REVERSE: the redemption_id it undoes
     reason: str | None = None  # REVERSE, VOID: why, in the asker's words
+    offline: Acceptance | None = None  # REDEEM: it is a fact
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
@@ -147,14 +150,6 @@ class Hours(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     weekdays: tuple[int, ...]
     from_minute: int
     to_minute: int
-
-
-class OfflinePolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How much one terminal may accept without the gateway; any cap at 0 means none."""
-
-    count_max: int
-    value_minor_max: int
-    minutes_max: int
 
 
 class Offer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -321,6 +316,7 @@ ControlEvent = (
     | KeyAdded
     | KeyRetired
     | IdReused
+    | OfflineConflict
 )
 
 

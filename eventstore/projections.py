@@ -125,6 +125,10 @@ class RedemptionIndex:
         """(partition, seq, index) of the record that answers this id, if it is indexed yet."""
         return await asyncio.get_running_loop().run_in_executor(self._reader, self._find, redemption_id)
 
+    async def find_many(self, redemption_ids: Sequence[bytes]) -> dict[bytes, Place]:
+        """Those of these ids that are indexed, each with its place (see `find`)."""
+        return await asyncio.get_running_loop().run_in_executor(self._reader, self._find_many, redemption_ids)
+
     async def ids_dated(self, after_ms: int, until_ms: int, limit: int) -> list[bytes]:
         """UUIDv7 ids minted in (after_ms, until_ms], oldest first, at most `limit` of them."""
         span = (after_ms.to_bytes(6, "big") + b"\xff" * 10, until_ms.to_bytes(6, "big") + b"\xff" * 10, limit)
@@ -175,6 +179,10 @@ class RedemptionIndex:
             "AND substr(id, 7, 1) BETWEEN x'70' AND x'7f' ORDER BY id LIMIT ?"
         )
         return [row[0] for row in self._reading.execute(sql, (low, high, limit))]
+
+    def _find_many(self, redemption_ids: Sequence[bytes]) -> dict[bytes, Place]:
+        found = ((redemption_id, self._find(redemption_id)) for redemption_id in redemption_ids)
+        return {redemption_id: place for redemption_id, place in found if place is not None}
 
     def _find(self, redemption_id: bytes) -> Place | None:
         sql = "SELECT batch, place FROM redemption WHERE id = ?"

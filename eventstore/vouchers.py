@@ -98,10 +98,11 @@ def head_value(head: Head) -> bytes:
 def entries(value: bytes) -> list[Entry]:
     """A voucher's value, decoded."""
     assert len(value) % ENTRY_BYTES == 0, f"a voucher value of {len(value)} bytes"
-    return [_entry(value[start : start + ENTRY_BYTES]) for start in range(0, len(value), ENTRY_BYTES)]
+    return [entry_of(value[start : start + ENTRY_BYTES]) for start in range(0, len(value), ENTRY_BYTES)]
 
 
-def _entry(packed: bytes) -> Entry:
+def entry_of(packed: bytes) -> Entry:
+    """One entry, decoded."""
     terminal, at_ms, seq = (int.from_bytes(packed[a:b], "big") for a, b in ((17, 21), (21, 27), (27, 32)))
     return Entry(packed[:1], packed[1:17], terminal, at_ms, seq)
 

@@ -23,6 +23,10 @@ _LICENSE = {"name": "Apache-2.0"}
 _ID, _OTHER_ID, _NONCE = bytes(range(16)), bytes(range(16, 32)), bytes(32)
 _SCAN = m.Redeem(_ID, "T100V10G0000A0B1C2D3E4F5G6H7I8J9", 1_763_700_000_000)
 _UNDO = m.Reverse(_OTHER_ID, _ID, 1_763_700_060_000, _SCAN, "wrong article")
+_FACT = m.Fact(_SCAN, 1_763_700_000_000, 1_763_699_400_000)
+_OPENS = [(1_763_600_000_000, 1_763_800_000_000)]
+_OFFER = m.OfflineOffer(12, "Noodle soup, 18.00 CNY", 1800, "CNY", _OPENS, [(1, 5001)], 20, 36_000, 120)
+_GRANT = m.Grant(1_763_700_000_000, 1_763_710_000_000, {1: _NONCE}, [_OFFER])
 _WINNER = m.Winner("noodle-bar-1", "..07", 1_763_699_000_000)
 _ANSWERS = m.Verdicts(1, bytes([0, 21]), 1_763_700_000_005, [m.Place(0, 42, 0, 2)], {1: m.Detail(_WINNER)})
 FROM_TILL: tuple[tuple[str, msgspec.Struct], ...] = (
@@ -30,11 +34,13 @@ FROM_TILL: tuple[tuple[str, msgspec.Struct], ...] = (
     ("The device's Ed25519 signature over `tillgate-hello-1\\n` and the nonce.", m.Proof(bytes(64))),
     (f"1 to {m.SCANS_PER_MESSAGE_MAX} scans.", m.RedeemMany(1, [_SCAN])),
     ("Redemptions to undo.", m.ReverseMany(2, [_UNDO])),
+    ("Vouchers that were accepted without a connection, under the grant.", m.FactMany(3, [_FACT])),
 )
 FROM_GATEWAY: tuple[tuple[str, msgspec.Struct], ...] = (
     ("Random bytes to sign.", m.Challenge(_NONCE)),
     ("The terminal is known and let in.", m.Welcome("noodle-bar-1", 1_763_700_000_000, "zh")),
     ("The answers to one message, in its order.", _ANSWERS),
+    ("What this till may accept without a connection, if its hello asked for it.", _GRANT),
     ("This gateway is about to leave: connect again, to another one if there is one.", m.Drain(5000)),
     ("Something a person should know; before a close it says why.", m.Notice("not_welcome", "terminal 7 was revoked")),
 )

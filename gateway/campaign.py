@@ -14,7 +14,7 @@ clocks repeat is open both times, an hour they skip never comes.
 
 import bisect
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -164,6 +164,45 @@ def next_legal_ms(offer: Offer, now_ms: int) -> int | None:
     earliest_ms = max(now_ms, offer.starts_ms)
     legal_ms = earliest_ms if is_open(offer, earliest_ms) else _next_opening_ms(offer, earliest_ms)
     return legal_ms if legal_ms is not None and legal_ms < offer.ends_ms else None
+
+
+def openings(offer: Offer, from_ms: int, until_ms: int) -> list[tuple[int, int]]:
+    """The half-open stretches of [from_ms, until_ms) in which window and hours allow a redemption."""
+    from_ms, until_ms = max(from_ms, offer.starts_ms), min(until_ms, offer.ends_ms)
+    found: list[tuple[int, int]] = []
+    at_ms = from_ms
+    while at_ms < until_ms:
+        opens_ms = next_legal_ms(offer, at_ms)
+        if opens_ms is None or opens_ms >= until_ms:
+            break
+        at_ms = min(_closing_ms(offer, opens_ms), until_ms)
+        found.append((opens_ms, at_ms))
+    return found
+
+
+def _closing_ms(offer: Offer, open_ms: int) -> int:
+    """The first instant after an open one at which no rule holds; the end of the window, if that comes first."""
+    if not offer.hours:
+        return offer.ends_ms
+    zone = ZoneInfo(offer.time_zone)
+    while open_ms < offer.ends_ms:
+        changes = _clock_change_ms(open_ms // 1000, open_ms // 1000 + DAY_S, zone)
+        turns = sorted({*_rule_ends_ms(offer, open_ms, zone), *changes})
+        turn_ms = next((ms for ms in turns if ms > open_ms), offer.ends_ms)
+        if turn_ms >= offer.ends_ms or not is_open(offer, turn_ms):
+            return min(turn_ms, offer.ends_ms)
+        open_ms = turn_ms
+    return offer.ends_ms
+
+
+def _rule_ends_ms(offer: Offer, after_ms: int, zone: ZoneInfo) -> Iterator[int]:
+    """Each instant of about a day at which a rule's last minute has passed; both, if the clocks repeat it."""
+    today = datetime.fromtimestamp(after_ms // 1000, zone).date()
+    for days in (-1, 0, 1, 2):
+        day = datetime.combine(today + timedelta(days), time(tzinfo=zone))
+        for rule in offer.hours:
+            end = day + timedelta(minutes=rule.to_minute)  # of the wall clock: 24:00 is the next day's midnight
+            yield from (_epoch_ms(end), _epoch_ms(end.replace(fold=1)))
 
 
 def _next_opening_ms(offer: Offer, after_ms: int) -> int | None:

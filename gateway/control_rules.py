@@ -12,6 +12,7 @@ import msgspec
 from eventstore import events as e
 from eventstore.events import Control, ControlEvent
 from eventstore.log import PARTITIONS_MAX
+from eventstore.offline_events import OfflineConflict
 from gateway.campaign import CODE_KINDS, SIGNED, Campaign
 from gateway.codes import CAMPAIGN_MAX, SERIAL_MAX
 from gateway.directory import Directory, Rejected, Terminal
@@ -74,6 +75,8 @@ def check_event(directory: Directory, event: ControlEvent, *, now_ms: int) -> Re
             return _check_key(directory, event)
         case e.IdReused():
             return _check_id_reused(event)
+        case OfflineConflict():
+            return _check_conflict(directory, event)
         case _:
             assert_never(event)
 
@@ -314,3 +317,11 @@ def _check_id_reused(event: e.IdReused) -> Rejected | None:
     if len(event.redemption_id) != len(e.NO_ID):
         return Rejected("redemption_id", f"must be {len(e.NO_ID)} bytes")
     return Rejected("second", "names the same place as the first") if event.first == event.second else None
+
+
+def _check_conflict(directory: Directory, event: OfflineConflict) -> Rejected | None:
+    if event.campaign not in directory.campaigns:
+        return _no_campaign(event.campaign)
+    if event.redemption_id in directory.conflicts:
+        return Rejected("redemption_id", "this conflict is written already")
+    return None

@@ -20,9 +20,11 @@ from gateway.codes import CodeKeys, KeyRing
 from gateway.control import READ_BATCHES, Control, ControlBusy
 from gateway.desk import Desk
 from gateway.directory import Directory, Rejected
+from gateway.facts import Facts
 from gateway.ids import RecentIds
 from gateway.lane import Lane, OnBatch
 from gateway.ledger import Ledger, add_ids_ahead, recent_ids, use_ids
+from gateway.offline_codes import OfflineKeys
 from gateway.recovery import PartitionHalted, Recovered
 from gateway.redeem import Redeemer
 from gateway.reversals import Reversals
@@ -67,7 +69,7 @@ class Core:
         self.log, self.index = log, index
         self.control, self.lanes, self.arbiter = parts.control, parts.lanes, parts.arbiter
         self.redeemer, self.desk, self.ledger = parts.redeemer, parts.desk, parts.ledger
-        self.reversals = parts.reversals
+        self.reversals, self.facts = parts.reversals, parts.facts
         self.fatal, self.follower = parts.fatal, parts.follower
         self.counters, self.counting = parts.counters, parts.counting
         self.on_stall: Callable[[float], None] = lambda seconds: None
@@ -88,6 +90,7 @@ class Core:
     def reload_keys(self, code_keys: CodeKeys) -> None:
         """Use another set of code keys from the next scan on."""
         self.redeemer.ring = KeyRing(code_keys)
+        self.facts.keys = OfflineKeys(code_keys)
 
     def is_stalled(self) -> bool:
         """Whether the loop stood still so long that unread input must not be believed any more."""
@@ -214,6 +217,7 @@ class _Parts(msgspec.Struct):
     redeemer: Redeemer
     desk: Desk
     reversals: Reversals
+    facts: Facts
     ledger: Ledger
     follower: Follower
     counters: CampaignCounters
@@ -253,6 +257,21 @@ def _rememberer(recent: RecentIds, now_ms: Callable[[], int]) -> Callable[[Batch
             use_ids(recent, batch, now_ms())
 
     return on_read
+
+
+def _slow_doors(
+    desk: Desk,
+    redeemer: Redeemer,
+    control: Control,
+    lanes: list[Lane],
+    ledger: Ledger,
+    now_ms: Callable[[], int],
+    keys: OfflineKeys,
+) -> tuple[Reversals, Facts]:
+    """What a till asks for, besides to redeem."""
+    reversals = Reversals(desk=desk, redeemer=redeemer, control=control, lanes=lanes, ledger=ledger, now_ms=now_ms)
+    facts = Facts(keys=keys, redeemer=redeemer, desk=desk, control=control, lanes=lanes, ledger=ledger, now_ms=now_ms)
+    return reversals, facts
 
 
 async def open_core(
@@ -320,8 +339,8 @@ async def open_core(
         is_stalled=lambda: core.is_stalled(),  # noqa: PLW0108 - core is made of this
     )
     desk = Desk(redeemer=redeemer, control=control, lanes=lanes, arbiter=arbiter, ledger=ledger, now_ms=now_ms)
-    reversals = Reversals(desk=desk, redeemer=redeemer, control=control, lanes=lanes, ledger=ledger, now_ms=now_ms)
-    parts = _Parts(control, lanes, arbiter, redeemer, desk, reversals, ledger, follower, counters, counting, fatal)
+    slow = _slow_doors(desk, redeemer, control, lanes, ledger, now_ms, OfflineKeys(code_keys))
+    parts = _Parts(control, lanes, arbiter, redeemer, desk, *slow, ledger, follower, counters, counting, fatal)
     core = Core(log, index, parts)
     core.watch(add_ids_ahead(recent, ledger, index, complete_since_ms, now_ms()))
     for lane in lanes:

@@ -13,6 +13,7 @@ import msgspec
 
 from eventstore import events as e
 from eventstore.events import Control, ControlEvent, VouchersIssued
+from eventstore.offline_events import OfflineConflict
 from gateway.campaign import Campaign, Outlet
 from gateway.roles import Principal
 
@@ -77,6 +78,7 @@ class Directory(msgspec.Struct):
     token_hashes: dict[str, bytes] = {}  # by token_id
     live_keys: set[int] = set()
     retired_keys: set[int] = set()
+    conflicts: dict[bytes, OfflineConflict] = {}  # by the redemption_id that lost; few, people look at each
 
     def apply(self, control: Control, seq: int, at_ms: int) -> None:
         """Fold control batch `seq`, written at `at_ms`. One that is already folded changes nothing."""
@@ -183,6 +185,8 @@ class Directory(msgspec.Struct):
                 self.retired_keys.add(key_id)
             case e.IdReused():
                 pass  # for the people who read the log; no answer depends on it
+            case OfflineConflict():
+                self.conflicts[event.redemption_id] = event
             case _:
                 assert_never(event)
 

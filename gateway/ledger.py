@@ -1,11 +1,13 @@
 """What became of a redemption id: the index says where, the log says what."""
 
+from collections.abc import Sequence
+
 import msgspec
 
 from eventstore.events import APPLIED, IMPORT, REVERSE, Extra, Record, extras_of, iter_records, payload_head, record_at
 from eventstore.follower import Follower
 from eventstore.log import Batch, EventLog, LogDamaged, LogLost
-from eventstore.projections import RedemptionIndex
+from eventstore.projections import Place, RedemptionIndex
 from eventstore.vouchers import REVERSED, Entry
 from gateway.ids import RecentIds
 
@@ -40,6 +42,15 @@ class Ledger:
         place = await self._index.find(redemption_id)
         if place is None:
             return None
+        return await self._at(place)
+
+    async def find_many(self, redemption_ids: Sequence[bytes]) -> dict[bytes, Found]:
+        """Those of these ids that were ever used, looked up together."""
+        await self._caught_up()
+        places = await self._index.find_many(redemption_ids)
+        return {redemption_id: await self._at(place) for redemption_id, place in places.items()}
+
+    async def _at(self, place: Place) -> Found:
         partition, seq, index = place
         batch = (await self._log.read(partition, seq, 1))[0]
         _, _, at_ms = payload_head(batch.payload)

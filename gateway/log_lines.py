@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
+
 from eventstore.events import KIND_CONTROL, Extra, decode_control, extras_of, iter_records, payload_head
 from eventstore.log import CONTROL, Batch
 from gateway.messages import Verdict
@@ -45,7 +47,8 @@ def _records_of(batch: Batch) -> Iterator[dict[str, Any]]:
         yield row | _extra_of(extras.get(index, Extra()))
 
 
-def _extra_of(extra: Extra) -> dict[str, str]:
-    row = {"merchant_ref": extra.merchant_ref, "cashier_ref": extra.cashier_ref, "reason": extra.reason}
+def _extra_of(extra: Extra) -> dict[str, Any]:
+    row: dict[str, Any] = {"merchant_ref": extra.merchant_ref, "cashier_ref": extra.cashier_ref, "reason": extra.reason}
     row["target_id"] = extra.target_id.hex() if extra.target_id else None
+    row["offline"] = msgspec.structs.asdict(extra.offline) if extra.offline else None
     return {name: value for name, value in row.items() if value is not None}

@@ -16,6 +16,7 @@ CODE_CHARS_MAX = 4296  # what a version-40 QR can hold in alphanumeric mode (ISO
 REF_CHARS_MAX = 64  # a receipt or cashier number; longer ones are somebody's free text
 SCANS_PER_MESSAGE_MAX = 256  # one message stays far below a batch, so that one till cannot crowd out others
 ID_BYTES = 16
+OFFLINE_CONTEXT = b"tillgate-offline-1\n"  # domain separation: an offline code's signature can mean nothing else
 
 
 class Verdict(enum.IntEnum):
@@ -92,9 +93,18 @@ class Reverse(msgspec.Struct, array_like=True, gc=False, frozen=True):
     reason: str | None = None
 
 
+class Fact(msgspec.Struct, array_like=True, gc=False, frozen=True):
+    """A voucher that a till accepted without a connection. It has happened: the answer says what it came to."""
+
+    redeem: Redeem  # as it would have been asked; its id stands for both
+    accepted_ms: int  # by the gateway's clock, as far as the till could tell
+    contact_ms: int  # when the till last heard of a gateway before that
+
+
 class Hello(msgspec.Struct, array_like=True, tag="hello", frozen=True):
     terminal: int
     software: str
+    takes_grants: bool = False  # this till can accept offline: it is to be told what it may, at once and on each change
 
 
 class Challenge(msgspec.Struct, array_like=True, tag="challenge", frozen=True):
@@ -121,6 +131,11 @@ class RedeemMany(msgspec.Struct, array_like=True, tag="redeem", gc=False, frozen
 class ReverseMany(msgspec.Struct, array_like=True, tag="reverse", gc=False, frozen=True):
     ref: int
     reversals: list[Reverse]
+
+
+class FactMany(msgspec.Struct, array_like=True, tag="facts", gc=False, frozen=True):
+    ref: int
+    facts: list[Fact]
 
 
 class Winner(msgspec.Struct, frozen=True):
@@ -174,8 +189,31 @@ class Notice(msgspec.Struct, array_like=True, tag="notice", frozen=True):
     text: str
 
 
-FromTill = Hello | Proof | RedeemMany | ReverseMany
-FromGateway = Challenge | Welcome | Verdicts | Drain | Notice
+class OfflineOffer(msgspec.Struct, array_like=True, frozen=True):
+    """What a till may accept of one campaign while it has no connection. Spans are half-open."""
+
+    campaign: int
+    offer: str  # title and value, for reading
+    value_minor: int
+    currency: str
+    opens: list[tuple[int, int]]  # UTC milliseconds between which it may be redeemed
+    issued: list[tuple[int, int]]  # serials
+    count_max: int  # accepted here and not settled, at any time
+    value_minor_max: int
+    minutes_max: int  # since the last contact
+
+
+class Grant(msgspec.Struct, array_like=True, tag="grant", frozen=True):
+    """Everything this till may accept offline. It takes the place of any earlier one; no offers: nothing any more."""
+
+    server_ms: int
+    until_ms: int  # by the gateway's clock; after it nothing may be accepted
+    keys: dict[int, bytes]  # Ed25519 public keys of offline codes, by key id
+    offers: list[OfflineOffer]
+
+
+FromTill = Hello | Proof | RedeemMany | ReverseMany | FactMany
+FromGateway = Challenge | Welcome | Verdicts | Drain | Notice | Grant
 
 HELLO_CONTEXT = b"tillgate-hello-1\n"  # domain separation: this signature can mean nothing else
 

@@ -21,7 +21,8 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from eventstore.events import Hours, Offer, OfflinePolicy
+from eventstore.events import Hours, Offer
+from eventstore.offline_events import OfflinePolicy
 from gateway.directory import Rejected
 from gateway.money import Money, parse_money
 from gateway.offer_rules import DAY_MINUTES, check_offer, is_time_zone

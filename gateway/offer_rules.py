@@ -4,7 +4,8 @@ import functools
 import re
 import zoneinfo
 
-from eventstore.events import Hours, Offer, OfflinePolicy
+from eventstore.events import Hours, Offer
+from eventstore.offline_events import OfflinePolicy
 from gateway.campaign import next_legal_ms
 from gateway.directory import Rejected
 from gateway.money import EXPONENTS, MINOR_MAX

@@ -18,6 +18,7 @@ from eventstore.log import LogLost
 from gateway.auth import NONCE_BYTES, Auth, Stranger
 from gateway.core import Core
 from gateway.directory import Terminal
+from gateway.grants import Grants
 from gateway.lane import Asked
 from gateway.messages import (
     SUBPROTOCOL,
@@ -57,6 +58,9 @@ class Stream:
         self.core = core
         self._control, self._auth, self._now_ms = core.control, auth, now_ms
         self._tills: dict[int, Till] = {}
+        self._grants = Grants(core, now_ms)
+        self.since_ms = now_ms()
+        self.last_contact: dict[int, int] = {}  # of terminals that were here since then and left
         self._open = 0
         self._draining = False
         self._empty = asyncio.Event()
@@ -103,24 +107,29 @@ class Stream:
                 await ws.send_frame(wire.encode(greeted), wire.kind)
                 await ws.close(code=WSCloseCode.POLICY_VIOLATION, message=greeted.code.encode())
             return
-        till = Till(self, ws, transport, wire, greeted)
-        if (earlier := self._tills.get(greeted.number)) is not None:
+        terminal, takes_grants = greeted
+        till = Till(self, ws, transport, wire, terminal)
+        if (earlier := self._tills.get(terminal.number)) is not None:
             earlier.leave(WSCloseCode.POLICY_VIOLATION, "replaced", "this terminal has connected again")
-        self._tills[greeted.number] = till
+        self._tills[terminal.number] = till
         self._empty.clear()
-        till.send(Welcome(greeted.store, self._now_ms(), LANGUAGE))
+        till.send(Welcome(terminal.store, self._now_ms(), LANGUAGE))
+        if takes_grants:
+            self._grants.greet(till)
         if self._draining:
             till.finish()
         try:
             await till.run()
         finally:
-            if self._tills.get(greeted.number) is till:
-                del self._tills[greeted.number]
+            self._grants.forget(till)
+            if self._tills.get(terminal.number) is till:
+                del self._tills[terminal.number]
+                self.last_contact[terminal.number] = self._now_ms()
             if not self._tills:
                 self._empty.set()
 
-    async def _greet(self, ws: web.WebSocketResponse, wire: Wire) -> Terminal | Notice:
-        """The terminal that proved itself, or why there is none."""
+    async def _greet(self, ws: web.WebSocketResponse, wire: Wire) -> tuple[Terminal, bool] | Notice:
+        """The terminal that proved itself, and whether it takes grants; or why there is none."""
         nonce = os.urandom(NONCE_BYTES)
         try:
             async with asyncio.timeout(GREETING_S):
@@ -131,7 +140,8 @@ class Stream:
                 proof = await _next(ws, wire)
                 if not isinstance(proof, Proof):
                     return Notice("out_of_turn", "the answer to a challenge is a proof")
-                return await self._proven(hello.terminal, nonce, proof.signature)
+                proven = await self._proven(hello.terminal, nonce, proof.signature)
+                return proven if isinstance(proven, Notice) else (proven, hello.takes_grants)
         except TimeoutError:
             return Notice("greeting_timeout", f"hello and proof did not come within {GREETING_S:g} s")
         except LogLost:
@@ -164,11 +174,12 @@ class Stream:
 
     def _sweep(self) -> None:
         seq = self._control.directory.control_seq
-        if seq != self._seen_seq:
-            self._seen_seq = seq
+        seen, self._seen_seq = self._seen_seq, seq
+        if seq != seen:
             for till in list(self._tills.values()):
                 if not till.is_welcome():
                     self.dismiss(till)
+        self._grants.renew(changed=seq != seen)
         self._sweeping = self.loop.call_later(SWEEP_S, self._sweep)
 
     def dismiss(self, till: Till) -> None:

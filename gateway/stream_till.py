@@ -26,6 +26,8 @@ from gateway.messages import (
     PUBLIC,
     SCANS_PER_MESSAGE_MAX,
     Detail,
+    Fact,
+    FactMany,
     FromGateway,
     Notice,
     Place,
@@ -37,6 +39,7 @@ from gateway.messages import (
     Verdicts,
 )
 from gateway.money import money_text
+from gateway.offline_rules import Outage
 from gateway.stream_wire import NO_REVERSAL, NO_SCAN, UNDECODABLE, LooseRedeem, Wire, fault_text, read_each
 from gateway.texts import moment_text
 
@@ -67,6 +70,7 @@ class Till:
         self._unanswered = 0
         self._room: asyncio.Future[None] | None = None
         self._leaving = self._finishing = False
+        self._outage = Outage()  # what it tells of it on this connection
         self._farewell: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
@@ -146,6 +150,8 @@ class Till:
             self._redeem(message.ref, message.scans, _NO_FAULTS)
         elif type(message) is ReverseMany:
             self._reverse(message.ref, message.reversals, _NO_FAULTS)
+        elif type(message) is FactMany:
+            self._take_facts(message.ref, message.facts)
         else:
             self.leave(WSCloseCode.POLICY_VIOLATION, "out_of_turn", "this message has its place before the welcome")
 
@@ -185,6 +191,15 @@ class Till:
             self._stream.reversed.in_flight += 1
             done = partial(self._answer_reversals, ref, self._stream.loop.time(), faults)
             self._stream.reverse(self.terminal, reversals, done)
+
+    def _take_facts(self, ref: int, facts: Sequence[Fact]) -> None:
+        if self._is_taken(ref, len(facts)):
+            self._stream.redeemed.in_flight += 1
+            self._stream.spawn(self._settle_facts(ref, self._stream.loop.time(), facts))
+
+    async def _settle_facts(self, ref: int, started_s: float, facts: Sequence[Fact]) -> None:
+        asked = await self._stream.core.facts.take(self.terminal, facts, self._outage)
+        self._answer(ref, started_s, [fact.redeem for fact in facts], _NO_FAULTS, asked)
 
     # --- its answer: called from the lanes, must not raise ---
 

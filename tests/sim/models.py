@@ -325,6 +325,10 @@ class ModelIndex:
         dated = sorted(key for key in self._places if key[6] & 0xF0 == 0x70)
         return [key for key in dated if after_ms < int.from_bytes(key[:6], "big") <= until_ms][:limit]
 
+    async def find_many(self, redemption_ids: Sequence[bytes]) -> dict[bytes, tuple[int, int, int]]:
+        await asyncio.sleep(self._pace.delay_s())
+        return {name: self._places[name][1] for name in redemption_ids if name in self._places}
+
     async def find(self, redemption_id: bytes) -> tuple[int, int, int] | None:
         await asyncio.sleep(self._pace.delay_s())
         known = self._places.get(redemption_id)

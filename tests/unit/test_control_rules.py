@@ -6,7 +6,8 @@ import msgspec
 import pytest
 
 from eventstore import events as e
-from eventstore.events import Control, ControlEvent, Hours, Offer, OfflinePolicy
+from eventstore.events import Control, ControlEvent, Hours, Offer
+from eventstore.offline_events import OfflinePolicy
 from gateway.control_rules import LOCK_MS_MAX, check
 from gateway.directory import Directory
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventstore.events import Hours, Offer, OfflinePolicy
+from eventstore.events import Hours, Offer
+from eventstore.offline_events import OfflinePolicy
 from gateway import offer_input
 from gateway.directory import Rejected
 from gateway.money import EXPONENTS, Money, money_text, parse_money

@@ -21,6 +21,8 @@ BEARERS_KEPT_MAX = 4096  # headers whose holder is remembered: 10 times the inte
 RETRY_AFTER_S = "1"  # a recovery takes less than that; a till that waits longer loses its queue
 JSON = "application/json"
 PROBLEM_JSON = "application/problem+json"
+UNSURE = (ArbiterLost, ArbiterRefused, ControlBusy, LogFailed, LogDamaged, LogLost, FollowerEnded)
+"""Why a request may be left without any answer but: ask again."""
 
 T = TypeVar("T")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -60,6 +62,11 @@ def unknown_yet(why: str) -> Problem:
     return Problem(HTTPStatus.SERVICE_UNAVAILABLE, f"{why}: send the same request again")
 
 
+def unsure() -> Problem:
+    """What one of UNSURE is answered with."""
+    return unknown_yet("the gateway could not find out")
+
+
 def allowed(outcome: T | Rejected) -> T:
     """The outcome. Raises Problem 409 for what was rejected: well formed, but against what is so."""
     if isinstance(outcome, Rejected):
@@ -78,9 +85,8 @@ def problems(handler: Handler) -> Handler:
             return await handler(request)
         except Problem as problem:
             return problem_response(problem.code, problem.detail, problem.field)
-        except (ArbiterLost, ArbiterRefused, ControlBusy, LogFailed, LogDamaged, LogLost, FollowerEnded):
-            unsure = unknown_yet("the gateway could not find out")
-            return problem_response(unsure.code, unsure.detail)
+        except UNSURE:
+            return problem_response(unsure().code, unsure().detail)
         except web.HTTPException as error:  # aiohttp's own, e.g. of a WebSocket handshake
             return problem_response(HTTPStatus(error.status), error.reason)
         except web.RequestPayloadError:
@@ -104,9 +110,14 @@ async def no_route(request: web.Request) -> web.StreamResponse:
     return response
 
 
+def problem_bytes(problem: Problem) -> bytes:
+    """One problem as a body."""
+    return msgspec.json.encode(ProblemBody("about:blank", problem.code.phrase, problem.detail, problem.field))
+
+
 def problem_response(code: HTTPStatus, detail: str, field: str | None = None) -> web.Response:
     """One problem as a response."""
-    body = msgspec.json.encode(ProblemBody("about:blank", code.phrase, detail, field))
+    body = problem_bytes(Problem(code, detail, field))
     response = web.Response(body=body, status=code, content_type=PROBLEM_JSON)
     if code is HTTPStatus.SERVICE_UNAVAILABLE:
         response.headers["Retry-After"] = RETRY_AFTER_S

@@ -6,6 +6,7 @@ is answered the same, byte for byte, however often it is asked: a repeat is answ
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 
 import msgspec
@@ -18,8 +19,20 @@ from gateway.codes import spelled_by
 from gateway.core import Core, wall_ms
 from gateway.directory import Terminal
 from gateway.http_bodies import id_of, reversal_of, scan_of
-from gateway.http_gate import BEARERS_KEPT_MAX, JSON, RETRY_AFTER_S, Gate, Problem, absent, bad, read_body
-from gateway.http_lean import json_200
+from gateway.http_gate import (
+    JSON,
+    PROBLEM_JSON,
+    RETRY_AFTER_S,
+    UNSURE,
+    Gate,
+    Problem,
+    absent,
+    problem_bytes,
+    read_body,
+    unsure,
+)
+from gateway.http_hot import Tell
+from gateway.http_tills import Tills
 from gateway.identity import Spot
 from gateway.lane import Asked
 from gateway.ledger import Found
@@ -27,7 +40,7 @@ from gateway.messages import Answer, Position, Redeem, RedemptionRequest, Revers
 from gateway.metrics import Metrics
 from gateway.pipe import ArbiterLost, ArbiterRefused
 from gateway.preview import preview
-from gateway.roles import ROLES, Action, Principal, may
+from gateway.roles import Action, Principal, may
 
 _ACCEPTED, _REPEATED, _REVERSED = int(Verdict.ACCEPTED), int(Verdict.REPEATED), int(Verdict.REVERSED)
 _FIRST_STANDS = frozenset((_REPEATED, _REVERSED, int(Verdict.CONFLICT), int(Verdict.CONFLICT_AGAIN)))  # first record
@@ -45,8 +58,7 @@ class Redemptions:
         self._core, self._gate = core, gate
         self._redeemed, self._reversed = metrics.tally("redeem", "http"), metrics.tally("reverse", "http")
         self._time = asyncio.get_running_loop().time
-        self._tills: dict[str | None, dict[int, Terminal]] = {}  # by bearer, the terminals it may redeem at
-        self._tills_seq = -1
+        self._tills = Tills(core, gate)
 
     def routes(self) -> list[web.RouteDef]:
         """What to mount."""
@@ -61,12 +73,12 @@ class Redemptions:
 
     async def redeem(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/redemptions."""
-        self._tills_of(request)
+        self._tills.of(request)
         body = await read_body(request, _redemption)
-        tills = self._tills_of(request)  # again: the body may have taken longer than a revocation
+        tills = self._tills.of(request)  # again: the body may have taken longer than a revocation
         terminal = tills.get(body.terminal)
         if terminal is None:
-            terminal = tills[body.terminal] = self._till_for(request, body.terminal, Action.REDEEM)
+            terminal = tills[body.terminal] = self._tills.chosen(request, body.terminal, Action.REDEEM)
         scan = scan_of(body)
         answered, done = _answer_box()
         started_s = self._time()
@@ -74,41 +86,40 @@ class Redemptions:
         self._core.redeemer.redeem(terminal, (scan,), done)
         asked = await answered
         self._redeemed.answered(terminal.store, asked.codes, self._time() - started_s)
+        return _response(await self._told(terminal, scan, asked))
+
+    def admit(self, authorization: str, body: bytes, tell: Tell) -> bool:
+        """What `redeem` does, without a task. False: something is not plain, and nothing was done (see http_hot.py)."""
+        tills = self._tills.known(authorization)
+        if tills is None:
+            return False
+        try:
+            asked_for = _redemption.decode(body)
+            terminal, scan = tills.get(asked_for.terminal), scan_of(asked_for)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, Problem):
+            return False
+        if terminal is None:
+            return False
+        self._redeemed.in_flight += 1
+        self._core.redeemer.redeem(terminal, (scan,), partial(self._admitted, tell, terminal, scan, self._time()))
+        return True
+
+    def _admitted(self, tell: Tell, terminal: Terminal, scan: Redeem, started_s: float, asked: Asked) -> None:
+        """Called from the lane; must not raise."""
+        self._redeemed.answered(terminal.store, asked.codes, self._time() - started_s)
         spelled = spelled_by(scan.code) if asked.codes[0] == _ACCEPTED else None
         if spelled is not None:  # nearly always
-            return json_200(request, _encode(self._accepted(scan, asked, spelled)))
-        return _response(request, await self._told(terminal, scan, asked))
+            tell(HTTPStatus.OK, _encode(self._accepted(scan, asked, spelled)), JSON)
+        else:
+            self._core.watch(self._tell_later(tell, terminal, scan, asked))
 
-    def _tills_of(self, request: web.Request) -> dict[int, Terminal]:
-        """Terminals the bearer was let redeem at since the last control event. Raises Problem for who is not let in."""
-        control_seq = self._core.control.directory.control_seq
-        if control_seq != self._tills_seq or len(self._tills) >= BEARERS_KEPT_MAX:
-            self._tills.clear()
-            self._tills_seq = control_seq
-        header = request.headers.get("Authorization")
-        tills = self._tills.get(header)
-        if tills is None:
-            self._gate.asker(request, Action.REDEEM, stale_ok=True)
-            tills = self._tills[header] = {}
-        return tills
-
-    def _till_for(self, request: web.Request, number: int, action: Action) -> Terminal:
-        principal = self._gate.asker(request, action, stale_ok=True).principal
-        number = number or principal.terminal
-        if not number:
-            raise bad("terminal", "say which of your terminals this is")
-        return self._own_terminal(principal, number, action)
-
-    def _own_terminal(self, principal: Principal, number: int, action: Action) -> Terminal:
-        directory = self._core.control.directory
-        terminal = directory.terminals.get(number)
-        merchant = directory.stores[terminal.store].merchant if terminal else None
-        store = terminal.store if terminal else None
-        if terminal is None or not may(principal, action, merchant=merchant, terminal=number, store=store):
-            raise Problem(HTTPStatus.FORBIDDEN, f"terminal {number} is none of yours", "terminal")
-        if terminal.revoked:
-            raise Problem(HTTPStatus.FORBIDDEN, f"terminal {number} was revoked", "terminal")
-        return terminal
+    async def _tell_later(self, tell: Tell, terminal: Terminal, scan: Redeem, asked: Asked) -> None:
+        try:
+            answer = await self._told(terminal, scan, asked)
+        except UNSURE:
+            tell(HTTPStatus.SERVICE_UNAVAILABLE, problem_bytes(unsure()), PROBLEM_JSON)
+        else:
+            tell(_code(answer), _encode(answer), JSON)
 
     async def _told(self, terminal: Terminal, scan: Redeem, asked: Asked) -> Answer:
         byte = asked.codes[0]
@@ -157,20 +168,18 @@ class Redemptions:
         """POST /v1/redemptions/preview: what a redemption would be told now; changes nothing."""
         self._gate.asker(request, Action.PREVIEW)
         body = await read_body(request, _redemption)
-        terminal = self._till_for(request, body.terminal, Action.PREVIEW)
+        terminal = self._tills.chosen(request, body.terminal, Action.PREVIEW)
         scan = scan_of(body)
         redemption_id = scan.redemption_id.hex()
         core = self._core
         told = await preview(core.desk, core.redeemer, terminal, scan.code)
         if told.verdict is Verdict.UNRESOLVED:
-            return _response(request, answers.unresolved(redemption_id))
+            return _response(answers.unresolved(redemption_id))
         directory = self._core.control.directory
         named = (told.spot.campaign, told.spot.serial) if told.spot else None
         at_ms = wall_ms()
         if told.verdict is Verdict.ACCEPTED and named:
-            return _response(
-                request, answers.accepted(redemption_id, directory.campaigns[named[0]], named[1], at_ms, None)
-            )
+            return _response(answers.accepted(redemption_id, directory.campaigns[named[0]], named[1], at_ms, None))
         answer = answers.refused(
             redemption_id,
             told.verdict,
@@ -182,7 +191,7 @@ class Redemptions:
             winner=answers.winner_of(directory, told.entry),
             note=told.note,
         )
-        return _response(request, answer)
+        return _response(answer)
 
     async def find(self, request: web.Request) -> web.StreamResponse:
         """GET /v1/redemptions/{id}: what became of it, reversed later or not."""
@@ -194,7 +203,7 @@ class Redemptions:
         if found is not None and terminal is not None:
             merchant, number = directory.stores[terminal.store].merchant, terminal.number
             if may(principal, Action.REDEMPTION_READ, merchant=merchant, terminal=number, store=terminal.store):
-                return _response(request, await self._answer_of(found, terminal))
+                return _response(await self._answer_of(found, terminal))
         raise absent(f"redemption {redemption_id.hex()}")
 
     async def _first_answer(self, redemption_id: bytes) -> Answer:
@@ -239,21 +248,19 @@ class Redemptions:
         self._gate.asker(request, Action.REVERSE, Action.REVERSE_ANY)
         redemption_id = id_of(request.match_info["id"], "id")
         body = await read_body(request, _reversal)
-        principal, number = self._reverser(request, body.terminal)
+        principal, number = self._tills.reverser(request, body.terminal)
         asked_for = reversal_of(redemption_id, body)
         asked = await self._asked(principal, number, asked_for)
         byte = asked.codes[0]
         if byte == answers.NO_ANSWER:
-            return _response(request, answers.unresolved(redemption_id.hex()))
+            return _response(answers.unresolved(redemption_id.hex()))
         at_ms, (_, *place, _) = asked.at_ms, asked.places[0]
         if byte == _REPEATED:
             found = await self._core.desk.find(asked_for.reversal_id)
             assert found is not None, "its record is in the log, and the index has caught up"
             byte, at_ms, place = found.verdict, found.at_ms, [found.partition, found.seq, found.index]
         position, note = Position(*place), asked.notes.get(0)
-        return _response(
-            request, answers.reversal(redemption_id.hex(), byte, at_ms=at_ms, position=position, note=note)
-        )
+        return _response(answers.reversal(redemption_id.hex(), byte, at_ms=at_ms, position=position, note=note))
 
     async def _asked(self, principal: Principal, number: int, reversal: Reverse) -> Asked:
         answered, done = _answer_box()
@@ -267,15 +274,6 @@ class Redemptions:
         self._reversed.answered(principal.store, asked.codes, self._time() - started_s)
         return asked
 
-    def _reverser(self, request: web.Request, number: int) -> tuple[Principal, int]:
-        """Who reverses, and at which terminal (0: at none). Raises Problem."""
-        principal = self._gate.asker(request, Action.REVERSE, Action.REVERSE_ANY).principal
-        if Action.REVERSE_ANY not in ROLES[principal.role].actions:
-            return principal, self._till_for(request, number, Action.REVERSE).number
-        if number:
-            self._own_terminal(principal, number, Action.REVERSE_ANY)
-        return principal, number
-
 
 def _answer_box() -> tuple["asyncio.Future[Asked]", Callable[[Asked], None]]:
     """A future, and the `done` that fills it."""
@@ -288,9 +286,12 @@ def _answer_box() -> tuple["asyncio.Future[Asked]", Callable[[Asked], None]]:
     return answered, done
 
 
-def _response(request: web.Request, answer: Answer) -> web.StreamResponse:
+def _code(answer: Answer) -> HTTPStatus:
+    return HTTPStatus.SERVICE_UNAVAILABLE if answer.retry else HTTPStatus.OK
+
+
+def _response(answer: Answer) -> web.StreamResponse:
+    response = web.Response(body=_encode(answer), status=_code(answer), content_type=JSON)
     if answer.retry:
-        response = web.Response(body=_encode(answer), status=HTTPStatus.SERVICE_UNAVAILABLE, content_type=JSON)
         response.headers["Retry-After"] = RETRY_AFTER_S
-        return response
-    return json_200(request, _encode(answer))
+    return response

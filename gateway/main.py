@@ -28,10 +28,12 @@ from gateway.core import Core, open_core, wall_ms
 from gateway.embedded import EmbeddedValkey, Endpoint
 from gateway.ends import ENDS_FILE, Ends
 from gateway.http_health import Health
+from gateway.http_hot import HotRunner
 from gateway.keyfile import KeyFile, read_secret
 from gateway.metrics import Metrics
 from gateway.scrape import Scrapes
 from gateway.settings import Config
+from gateway.snapshots import Snapshots
 from gateway.storage import is_shared, open_log, own_directory
 from gateway.stream import Stream
 
@@ -39,6 +41,11 @@ GATEWAY_FILE = "gateway.json"  # in the data directory while a gateway serves it
 BODY_BYTES_MAX = 8 << 20  # an import of 1,000 codes of the longest kind; each route has its own, smaller bound
 KEEP_ALIVE_S = 75.0  # longer than the 60 s of common load balancers, so that they are the ones who close
 IN_FLIGHT_S_MAX = 10.0  # an answer takes milliseconds, behind a recovery seconds
+RUNNER_OPTIONS: Mapping[str, Any] = {
+    "access_log": None,
+    "keepalive_timeout": KEEP_ALIVE_S,
+    "shutdown_timeout": IN_FLIGHT_S_MAX,
+}
 BACKLOG = 1024  # tills that reconnect at once after a restart; the kernel's own limit is 4096
 READY_S_MAX = 5.0  # a start waits this long for recovery, then serves and says that it is not ready
 POLL_S = 0.01
@@ -108,17 +115,19 @@ async def running(
         key_file = KeyFile(directory)
         keys = key_file.load()
         metrics = await _metrics(stack, config)
-        valkey = None
+        snapshots, valkey = Snapshots(config, report), None
         if config.valkey.url:
             connect = connector_of_url(config.valkey.url, config.valkey.password_file)
         else:
-            valkey = EmbeddedValkey(directory, on_report=report)
+            valkey = EmbeddedValkey(directory, on_report=report, seed=snapshots.seed)
             connect = connector_of_endpoint(await valkey.start())
             stack.push_async_callback(valkey.stop)
         own = stack.enter_context(own_directory(config))
         shared = await open_log(config, metrics.commit) if is_shared(config) else None
         core = await open_core(own, keys, connect=connect, observer=metrics, shared=shared)
         stack.push_async_callback(core.close)
+        if own == directory:  # of several gateways on a shared log, the first keeps them for all
+            core.watch(snapshots.keep())
         auth = Auth(keys.pepper, core.control.directory)
         stream = Stream(core, auth, metrics, wall_ms)
         ends = Ends(own / ENDS_FILE)
@@ -139,15 +148,17 @@ async def running(
         if config.console.served:
             console = await Console.open(core, auth, metrics, stream, scrapes, config, own)
             stack.push_async_callback(console.close)
+        doors = http.doors(core, auth, key_file, metrics, package_version())
         app = web.Application(client_max_size=BODY_BYTES_MAX)
         app.add_routes(
             [
                 web.get("/v1/stream", http.problems(stream.connect)),
                 *(console.routes() if console else ()),
-                *http.routes(core, auth, key_file, metrics, package_version()),
+                *doors.routes,
             ]
         )
-        await _listen_to_all(stack, gateway, metrics, app, config, share_port)
+        runner = HotRunner(app, doors.admit, **RUNNER_OPTIONS)
+        await _listen_to_all(stack, gateway, metrics, runner, config, share_port)
         if console:
             stack.callback(console.dismiss)
         await gateway.wait_until_ready()
@@ -176,7 +187,7 @@ async def _listen_to_all(
     stack: AsyncExitStack,
     gateway: Gateway,
     metrics: Metrics,
-    app: web.Application,
+    runner: HotRunner,
     config: Config,
     share_port: bool,
 ) -> None:
@@ -184,10 +195,10 @@ async def _listen_to_all(
     scrapes = web.Application()
     scrapes.add_routes([web.get("/metrics", gateway.scrapes.scraped), *Health(gateway.core).routes()])
     place = ("metrics", config.metrics.host, config.metrics.port)
-    gateway.metrics_url, _ = await _listen(stack, place, scrapes, None)
+    gateway.metrics_url = await _listen(stack, place, web.AppRunner(scrapes, **RUNNER_OPTIONS), None)
     gateway.metrics_url += "/metrics"
     place = ("server", config.server.host, config.server.port)
-    gateway.url, runner = await _listen(stack, place, app, gateway.tls, share_port)
+    gateway.url = await _listen(stack, place, runner, gateway.tls, share_port)
     gateway.runner = runner
     stack.push_async_callback(gateway.stream.close)
     stack.push_async_callback(gateway.stop_listening)
@@ -205,13 +216,12 @@ async def _listen_to_all(
 async def _listen(
     stack: AsyncExitStack,
     place: tuple[str, str, int],
-    app: web.Application,
+    runner: web.AppRunner,
     tls: ssl.SSLContext | None,
     share_port: bool = False,
-) -> tuple[str, web.AppRunner]:
+) -> str:
     """`place`: the table of the configuration, and its host and port. Raises OSError."""
     what, host, port = place
-    runner = web.AppRunner(app, access_log=None, keepalive_timeout=KEEP_ALIVE_S, shutdown_timeout=IN_FLIGHT_S_MAX)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     try:
@@ -223,7 +233,7 @@ async def _listen(
         raise OSError(error.errno, why, f"{what}.host {host}, {what}.port {port}") from None
     shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
     shown = f"[{shown}]" if ":" in shown else shown
-    return f"{'https' if tls else 'http'}://{shown}:{runner.addresses[0][1]}", runner
+    return f"{'https' if tls else 'http'}://{shown}:{runner.addresses[0][1]}"
 
 
 def tls_context(config: Config) -> ssl.SSLContext | None:

@@ -13,6 +13,7 @@ from core_world import KEYS, World, new_id, offer, wall_ms, world
 from eventstore import events as e
 from gateway import http
 from gateway.auth import BEARER_PREFIX, Auth, token_of
+from gateway.http_hot import HotRunner
 from gateway.keyfile import KEY_FILE, KeyFile, serialised
 from gateway.metrics import Metrics
 
@@ -50,6 +51,7 @@ class HttpWorld:
     def __init__(self, w: World, app: web.Application, session: aiohttp.ClientSession, tokens: dict[str, str]) -> None:
         self.w, self.app, self.session, self.tokens = w, app, session, tokens
         self.host, self.port = "", 0
+        self.doors: http.Doors
 
     async def send(self, who: str, method: str, path: str, content: Any = None, **headers: str) -> Reply:
         if who:
@@ -109,8 +111,9 @@ async def http_world(directory: Path, valkey_url: str) -> AsyncIterator[HttpWorl
         auth = Auth(KEYS.pepper, w.directory)
         tokens = await _tokens(w, auth)
         app = web.Application()
-        app.add_routes(http.routes(w.core, auth, _key_file(directory), Metrics("test"), "test"))
-        runner = web.AppRunner(app, access_log=None)
+        doors = http.doors(w.core, auth, _key_file(directory), Metrics("test"), "test")
+        app.add_routes(doors.routes)
+        runner = HotRunner(app, doors.admit, access_log=None)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
@@ -118,7 +121,7 @@ async def http_world(directory: Path, valkey_url: str) -> AsyncIterator[HttpWorl
             host, port = runner.addresses[0][:2]
             async with aiohttp.ClientSession(f"http://{host}:{port}") as session:
                 made = HttpWorld(w, app, session, tokens)
-                made.host, made.port = host, port
+                made.host, made.port, made.doors = host, port, doors
                 yield made
         finally:
             await runner.cleanup()

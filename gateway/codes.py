@@ -48,7 +48,7 @@ Entry = Literal["typed", "foreign"]
 _SIGN_PERSON = b"tillgate-sign-1"
 _HASH_PERSON = b"tillgate-code-1"
 _SIGNED = struct.Struct(">2xB9s10s")  # 34 characters are 170 bits in 22 bytes: the prefix fills the first two
-_TWO_40_BIT = struct.Struct(">5s5s")
+_MAC = struct.Struct(">QH")  # 64 bits, six pairs of characters and four bits; then 16 bits
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUV"
 _PAIRS = [a + b for a in _ALPHABET for b in _ALPHABET]
 
@@ -297,12 +297,21 @@ def _primed_with(key: bytes, key_id: int) -> blake2b:
 
 
 def _minted(state: blake2b, head: str, serials: Iterable[int]) -> Iterator[str]:
-    for serial in serials:
-        signing = state.copy()
+    pairs, copied, mac_of = _PAIRS, state.copy, _MAC.unpack
+    top, start = -1, head
+    for serial in serials:  # spelled two characters, ten bits, at a time
+        signing = copied()
         signing.update(serial.to_bytes(5, "big"))
-        high, low = _TWO_40_BIT.unpack(signing.digest())
-        mac = _eight_chars(int.from_bytes(high, "big")) + _eight_chars(int.from_bytes(low, "big"))
-        yield head + _eight_chars(serial) + mac
+        high, low = mac_of(signing.digest())
+        low |= (high & 15) << 16
+        if serial >> 20 != top:
+            top = serial >> 20
+            start = head + pairs[top >> 10] + pairs[top & 1023]
+        yield (
+            f"{start}{pairs[serial >> 10 & 1023]}{pairs[serial & 1023]}"
+            f"{pairs[high >> 54]}{pairs[high >> 44 & 1023]}{pairs[high >> 34 & 1023]}{pairs[high >> 24 & 1023]}"
+            f"{pairs[high >> 14 & 1023]}{pairs[high >> 4 & 1023]}{pairs[low >> 10]}{pairs[low & 1023]}"
+        )
 
 
 def _eight_chars(n: int) -> str:

@@ -94,52 +94,52 @@ class HotConnection(web.RequestHandler):
         self._is_answering = False
         self._is_theirs = False  # aiohttp's for good
 
-    def data_received(self, data: bytes) -> None:
+    def data_received(self, received: bytes) -> None:
         if self._is_theirs:
-            super().data_received(data)
+            super().data_received(received)
             return
         if self._held:
-            data, self._held = self._held + data, b""
+            received, self._held = self._held + received, b""
         if not self._is_answering:
-            self._take(data)
+            self._take(received)
             return
-        self._held = data
+        self._held = received
         if self.transport is not None and not self.transport.is_closing():
             self.transport.pause_reading()
 
-    def _take(self, data: bytes) -> None:
-        end = data.find(b"\r\n\r\n", 0, HEAD_BYTES_MAX) + 4
-        head = read_head(data[:end]) if end > 3 else None
+    def _take(self, received: bytes) -> None:
+        end = received.find(b"\r\n\r\n", 0, HEAD_BYTES_MAX) + 4
+        head = read_head(received[:end]) if end > 3 else None
         if head is None:
-            if end > 3 or len(data) >= HEAD_BYTES_MAX or not data.startswith(_HOT[: len(data)]):
-                self._give_up(data)
+            if end > 3 or len(received) >= HEAD_BYTES_MAX or not received.startswith(_HOT[: len(received)]):
+                self._give_up(received)
             else:
-                self._held = data
+                self._held = received
             return
         whole = end + head.length
-        if head.authorization is not None and len(data) < whole:
-            self._held = data  # many clients send head and body in two packets
-        elif head.authorization is None or not self._is_taken(head.authorization, data, end, whole):
-            if len(data) == whole:
-                super().data_received(data)
+        if head.authorization is not None and len(received) < whole:
+            self._held = received  # many clients send head and body in two packets
+        elif head.authorization is None or not self._is_taken(head.authorization, received, end, whole):
+            if len(received) == whole:
+                super().data_received(received)
             else:
-                self._give_up(data)
+                self._give_up(received)
 
-    def _is_taken(self, authorization: str, data: bytes, end: int, whole: int) -> bool:
+    def _is_taken(self, authorization: str, received: bytes, end: int, whole: int) -> bool:
         waiter = self._waiter
         if waiter is None or waiter.done() or self.writing_paused:  # aiohttp is still at work, or has a slow reader
             return False
-        self._held = data[whole:]
+        self._held = received[whole:]
         self._is_answering = self._request_in_progress = True
-        if self._admit(authorization, data[end:whole], self._tell):
+        if self._admit(authorization, received[end:whole], self._tell):
             return True
         self._held = b""
         self._is_answering = self._request_in_progress = False
         return False
 
-    def _give_up(self, data: bytes) -> None:
+    def _give_up(self, received: bytes) -> None:
         self._is_theirs = True
-        super().data_received(data)
+        super().data_received(received)
 
     def _tell(self, code: HTTPStatus, body: bytes, kind: str) -> None:
         self._is_answering = self._request_in_progress = False

@@ -7,7 +7,7 @@ all equalities hold; 3: one does not.
 
 import asyncio
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import click
@@ -89,16 +89,24 @@ async def _walk(log: LogReader, facts: LogFacts, rebuilt: FoldedState) -> None:
 
 async def read_live(valkey: Redis, partitions: int) -> Live:
     """Every key of every partition but the redis stream of recent batches. Raises redis.exceptions.RedisError."""
-    hashes: dict[bytes, dict[bytes, bytes]] = {}
-    heads: dict[int, Head] = {}
+    heads = {partition: await live_head(valkey, partition) for partition in range(partitions)}
+    return Live({key: fields async for key, fields in live_hashes(valkey, partitions)}, heads)
+
+
+async def live_head(valkey: Redis, partition: int) -> Head:
+    """Of one partition. Raises redis.exceptions.RedisError."""
+    return parse_head(_octets(await valkey.get(b"{%d}head" % partition)))
+
+
+async def live_hashes(valkey: Redis, partitions: int) -> AsyncIterator[tuple[bytes, dict[bytes, bytes]]]:
+    """The hashes of vouchers and codes, one after the other, each once. Raises redis.exceptions.RedisError."""
     for partition in range(partitions):
-        prefix = b"{%d}" % partition
-        heads[partition] = parse_head(_octets(await valkey.get(prefix + b"head")))
+        prefix, told = b"{%d}" % partition, set[bytes]()
         async for key in valkey.scan_iter(match=prefix + b"*", count=SCAN_COUNT):
-            if key not in (prefix + b"head", prefix + b"log"):
+            if key not in (prefix + b"head", prefix + b"log") and key not in told:
+                told.add(key)  # a SCAN may tell a key twice while the server's table grows
                 fields = await valkey.hgetall(key)
-                hashes[key] = {_octets(field): _octets(value) for field, value in fields.items()}
-    return Live(hashes, heads)
+                yield key, {_octets(field): _octets(value) for field, value in fields.items()}
 
 
 def _octets(reply: bytes | str | None) -> bytes:

@@ -40,6 +40,7 @@ MAY_ALSO_IMPORT_LAZILY = {  # inside a function only
     "gateway.cli_scanner_setup": ("devices",),
     "gateway.cli_load_run": ("loadtest",),
     "gateway.cli_load_verify": ("loadtest",),
+    "gateway.load_evidence": ("loadtest",),  # whose plain values it makes
     "gateway.cli_load_report": ("loadtest",),
 }
 LEAVES = ("gateway", "gateway.messages")  # what a terminal loads of the gateway: these import nothing of ours
@@ -59,7 +60,6 @@ PURE = (  # time, ids, keys and bytes come in as arguments
     "gateway.money",
     "gateway.campaign",
     "gateway.offer_*",
-    "gateway.offline_*",
     "gateway.offline_*",
     "gateway.roles",
     "gateway.console_bodies",
@@ -83,7 +83,6 @@ PURE = (  # time, ids, keys and bytes come in as arguments
     "eventstore.bulk_fold",
     "eventstore.snapshot",
     "eventstore.events",
-    "eventstore.offline_events",
     "eventstore.offline_events",
     "eventstore.outcomes",
     "eventstore.vouchers",

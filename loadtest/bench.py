@@ -19,10 +19,11 @@ import click
 import msgspec
 from rich.console import Console
 
-from loadtest.bench_gateway import PARTITIONS, Gateway, GatewayFailed, Stage, running_gateway, set_up
+from loadtest.bench_gateway import PARTITIONS, Gateway, Stage, running_gateway, set_up
 from loadtest.bench_machine import beside, environment_of
 from loadtest.bench_plan import HTTP, STREAM, Load, Plan, Shape, Target
 from loadtest.bench_report import Check, Mark, Row, Side, as_object, check_of, print_report, side_of
+from loadtest.own_server import GatewayFailed
 
 TURNS = 2  # of gateway and control: what the machine does meanwhile disturbs both
 WARM_SECONDS = 0.5  # of load before each measured window

@@ -1,12 +1,7 @@
 """A real gateway for the bench: its own data directory, Valkey and log, filled through its HTTP API like any other."""
 
 import http.client
-import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,19 +12,12 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from loadtest.bench_plan import Till
+from loadtest.own_server import NO_VARIABLES, GatewayFailed, Served, Server
 
-START_SECONDS_MAX = 30.0  # it takes one; a cold disk several
-STOP_SECONDS_MAX = 30.0  # drain, then Valkey's own clean end
-POLL_SECONDS = 0.02
 ANSWER_SECONDS_MAX = 60.0
 CODES_PER_CALL = 250_000  # ten megabytes of text
-LOG_TAIL_BYTES = 2000
 MERCHANT, ALLIANCE, CAMPAIGN, STORES = "bench-cafe", "bench-street", "bench", 4
 PARTITIONS = 1  # NP: one Valkey, so one shard
-
-
-class GatewayFailed(Exception):
-    """The gateway did not start, did not stop, or refused what it must allow; says what it said."""
 
 
 class Desk:
@@ -65,57 +53,33 @@ class Desk:
 class Gateway(Desk):
     """A running gateway of our own, and its processes."""
 
-    def __init__(self, directory: Path, url: str, pid: int) -> None:
-        super().__init__(url, (directory / "secrets" / "admin.token").read_text().strip())
-        self.directory, self.pid = directory, pid
-        self.valkey_pid = int((directory / "valkey" / "valkey.pid").read_text())
+    def __init__(self, server: Server, served: Served) -> None:
+        self.directory = server.directory
+        super().__init__(served.url, (self.directory / "secrets" / "admin.token").read_text().strip())
+        self.server, self.pid, self.metrics_url = server, served.pid, served.metrics_url
+
+    @property
+    def valkey_pid(self) -> int:
+        """Of the private Valkey that runs now."""
+        return int((self.directory / "valkey" / "valkey.pid").read_text())
 
 
 @contextmanager
-def running_gateway(directory: Path, **settings: str) -> Iterator[Gateway]:
+def running_gateway(
+    directory: Path, environment: Mapping[str, str] = NO_VARIABLES, **settings: str
+) -> Iterator[Gateway]:
     """Initialise `directory`, serve it with `tillgate serve`, stop it in the end. Raises GatewayFailed.
 
-    `settings` are further variables, without their TILLGATE_.
+    `settings` are variables without their TILLGATE_; `environment`: further ones.
     """
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("TILLGATE_")}
-    environment = kept | {
-        "TILLGATE_DATA": str(directory),
-        "TILLGATE_SERVER__PORT": "0",
-        "TILLGATE_METRICS__PORT": "0",
-    }
-    environment |= {f"TILLGATE_{name}": value for name, value in settings.items()}
-    command = [sys.executable, "-m", "gateway.cli"]
-    init = [*command, "init", "--partitions", str(PARTITIONS)]
-    made = subprocess.run(init, env=environment, capture_output=True, text=True, check=False)
-    if made.returncode:
-        raise GatewayFailed(f"tillgate init: {made.stderr.strip()}")
-    log = directory / "serve.log"
-    with log.open("wb") as output:
-        server = subprocess.Popen([*command, "serve"], env=environment, stdout=output, stderr=output)
+    server = Server(directory, settings, environment)
+    server.init("--partitions", str(PARTITIONS))
     try:
-        gateway = _waited_for(directory, server, log)
+        gateway = Gateway(server, server.start())
         yield gateway
         gateway.close()
     finally:
-        _stop(server)
-
-
-def _waited_for(directory: Path, server: subprocess.Popen[bytes], log: Path) -> Gateway:
-    until_s, served = time.monotonic() + START_SECONDS_MAX, directory / "gateway.json"
-    while not served.exists():
-        if server.poll() is not None or time.monotonic() > until_s:
-            raise GatewayFailed(f"the gateway did not start:\n{log.read_text()[-LOG_TAIL_BYTES:]}")
-        time.sleep(POLL_SECONDS)
-    return Gateway(directory, msgspec.json.decode(served.read_bytes())["url"], server.pid)
-
-
-def _stop(server: subprocess.Popen[bytes]) -> None:
-    server.send_signal(signal.SIGTERM)
-    try:
-        server.wait(STOP_SECONDS_MAX)
-    except subprocess.TimeoutExpired:
-        server.kill()
-        server.wait()
+        server.leave()
 
 
 class Stage(msgspec.Struct, frozen=True):

@@ -60,19 +60,20 @@ def environment_of(directory: Path, valkey_pid: int) -> dict[str, str]:
     """Machine and versions, in words."""
     memory_gib = psutil.virtual_memory().total / 2**30
     found = {
-        "machine": f"{_cpu_model()}, {os.cpu_count()} cores, {memory_gib:.0f} GiB",
+        "machine": f"{cpu_model()}, {os.cpu_count()} cores, {memory_gib:.0f} GiB",
         "kernel": f"{platform.system()} {platform.release()}",
         "disk": _file_system(directory),
         "python": f"{platform.python_implementation()} {platform.python_version()}, SQLite {sqlite3.sqlite_version}",
         "libraries": ", ".join(f"{name} {version(name)}" for name in LIBRARIES),
-        "valkey": _said([psutil.Process(valkey_pid).exe(), "--version"]).partition(" sha=")[0],
+        "valkey": said([psutil.Process(valkey_pid).exe(), "--version"]).partition(" sha=")[0],
     }
-    if commit := _commit():
-        found["commit"] = commit
+    if changeset := commit():
+        found["commit"] = changeset
     return found
 
 
-def _cpu_model() -> str:
+def cpu_model() -> str:
+    """What the processor calls itself."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except FileNotFoundError:
@@ -87,16 +88,17 @@ def _file_system(directory: Path) -> str:
     return f"{holder.fstype} at {holder.mountpoint}" if holder else "unknown"
 
 
-def _commit() -> str:
+def commit() -> str:
     """Of the checkout this file lies in; empty if it lies in none."""
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return ""
-    changed = _said(["git", "-C", str(root), "status", "--porcelain", "--untracked-files=no"])
-    return _said(["git", "-C", str(root), "rev-parse", "--short", "HEAD"]) + (" and changes" if changed else "")
+    changed = said(["git", "-C", str(root), "status", "--porcelain", "--untracked-files=no"])
+    return said(["git", "-C", str(root), "rev-parse", "--short", "HEAD"]) + (" and changes" if changed else "")
 
 
-def _said(command: list[str]) -> str:
+def said(command: list[str]) -> str:
+    """What a command prints; empty if it cannot be run."""
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):

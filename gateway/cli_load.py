@@ -5,6 +5,9 @@ import click
 from gateway.cli_lazy import LazyGroup, Table
 
 COMMANDS: Table = {  # in the order in which they are used
+    "verify": ("gateway.cli_load_verify:verify", "Compare a run with the event log and Valkey: ten invariants."),
+    "report": ("gateway.cli_load_report:report", "Draw what came of a run: one HTML file, JSON or Markdown."),
+    "compare": ("gateway.cli_load_report:compare", "Tell whether runs of the same load differ by more than noise."),
 }
 EPILOG = """\b
 A run is a directory: `load run` makes it, the others read it.

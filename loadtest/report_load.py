@@ -1,0 +1,132 @@
+"""Latency against offered load: one curve from all seconds of a run, its knee, and the load it sustained.
+
+Seconds of about equal offered load are put together and their histograms added. Seconds of a fault, and SETTLE_S after
+it, are left out: their waiting has another cause.
+
+A curve of waiting time over load has no knee of its own: where it seems to bend depends on how the axes are drawn
+(N. J. Gunther, "Mind your knees and queues", MeasureIT 7.08, CMG 2009). So two definitions are used, and told:
+
+  sustained  the largest load up to which p99 from the intended start keeps to the scenario's mark (or, where it has
+             none, to TIMES the p99 at the smallest load) and every attempt got its answer, there and at all smaller
+             loads. This is the figure to plan with.
+  knee       the point of the largest difference between the curve and its chord, both scaled to a unit square: V.
+             Satopää, J. Albrecht, D. Irwin, B. Raghavan, "Finding a 'Kneedle' in a haystack", ICDCS workshops 2011,
+             without smoothing or sensitivity; p99 on a logarithmic axis, as the picture shows it. Where the curve
+             does not rise TIMES over, there is none.
+"""
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from loadtest.histograms import Histogram, added
+from loadtest.run_files import Fault
+
+SETTLE_S = 5
+BINS = 16  # of equal width in load: enough for a bend, few enough for seconds to come together in each
+VARIES = 1.5  # the largest load by the smallest; below that a run says nothing of how waiting depends on load
+DISPERSED = 3.0  # what chance alone does not reach in a dozen seconds or more
+TIMES = 5.0
+ATTEMPTS_MIN = 100  # a p99 of fewer is their maximum
+
+
+class LoadPoint(msgspec.Struct, frozen=True):
+    """Seconds of about the same offered load: attempts a second, milliseconds from the intended start."""
+
+    offered: float
+    seconds: int
+    p50: float | None
+    p99: float | None  # None: among attempts that got no answer
+    p999: float | None
+    unanswered: int
+
+
+class LoadCurve(msgspec.Struct, frozen=True):
+    """By rising load; knee and sustained are loads that stand among the points."""
+
+    points: list[LoadPoint]
+    limit_ms: float | None  # by which sustained is judged
+    limit_is_mark: bool
+    sustained: float | None
+    knee: float | None
+    left_out: int  # seconds, for a fault
+    varied: bool  # otherwise all this says nothing about load
+
+
+def load_curve(
+    loads: Sequence[tuple[int, int, int, Histogram]], faults: Sequence[Fault], mark_ms: float | None
+) -> LoadCurve:
+    """`loads`: a second each: its number, attempts offered, how many of them got no answer, their latencies."""
+    calm = [one for one in loads if one[1] and not _disturbed(one[0], faults)]
+    left_out = sum(1 for one in loads if one[1]) - len(calm)
+    points = _points(calm)
+    told = [one.p99 for one in points if one.p99 is not None]
+    limit_ms = mark_ms if mark_ms is not None else TIMES * told[0] if told else None
+    varied = len(points) >= 3 and points[-1].offered >= VARIES * points[0].offered
+    varied = varied and _dispersion([one[1] for one in calm]) >= DISPERSED
+    return LoadCurve(
+        points=points,
+        limit_ms=limit_ms,
+        limit_is_mark=mark_ms is not None,
+        sustained=sustained_load(points, limit_ms) if varied and limit_ms is not None else None,
+        knee=knee_load(points) if varied else None,
+        left_out=left_out,
+        varied=varied,
+    )
+
+
+def _dispersion(counts: Sequence[int]) -> float:
+    """Variance by mean: 1 where shoppers come at random at one and the same rate (Poisson), more where it changes."""
+    mean = statistics.fmean(counts)
+    return statistics.pvariance(counts, mean) / mean
+
+
+def _disturbed(at_s: int, faults: Iterable[Fault]) -> bool:
+    return any(one.at_s - 1 < at_s < (one.at_s if one.until_s is None else one.until_s) + SETTLE_S for one in faults)
+
+
+def _points(loads: Sequence[tuple[int, int, int, Histogram]]) -> list[LoadPoint]:
+    most = max((offered for _, offered, _, _ in loads), default=0)
+    bins: dict[int, list[tuple[int, int, int, Histogram]]] = {}
+    for one in loads:
+        bins.setdefault(math.ceil(one[1] / most * BINS), []).append(one)
+    made = [_point(bins[number]) for number in sorted(bins)]
+    return [point for point in made if point.offered * point.seconds >= ATTEMPTS_MIN]
+
+
+def _point(part: Sequence[tuple[int, int, int, Histogram]]) -> LoadPoint:
+    whole, unanswered = added(one[3] for one in part), sum(one[2] for one in part)
+    p50, p99, p999 = (whole.percentile_us(share, unanswered) for share in (0.5, 0.99, 0.999))
+    return LoadPoint(
+        offered=sum(one[1] for one in part) / len(part),
+        seconds=len(part),
+        p50=None if p50 is None else p50 / 1000,
+        p99=None if p99 is None else p99 / 1000,
+        p999=None if p999 is None else p999 / 1000,
+        unanswered=unanswered,
+    )
+
+
+def sustained_load(points: Sequence[LoadPoint], limit_ms: float) -> float | None:
+    """The last load before the first that breaks the limit or leaves an attempt without an answer."""
+    sustained = None
+    for point in points:
+        if point.p99 is None or point.p99 > limit_ms or point.unanswered:
+            break
+        sustained = point.offered
+    return sustained
+
+
+def knee_load(points: Sequence[LoadPoint]) -> float | None:
+    """Where a rising curve lies farthest below its chord; None where it does not rise enough to speak of."""
+    curve = [(one.offered, math.log(one.p99)) for one in points if one.p99]
+    if len(curve) < 3:
+        return None
+    (low, first), (high, last) = curve[0], curve[-1]
+    if last - first < math.log(TIMES):
+        return None
+    below = [(x - low) / (high - low) - (y - first) / (last - first) for x, y in curve]
+    farthest = max(range(len(curve)), key=lambda number: below[number])
+    return curve[farthest][0] if below[farthest] > 0 else None

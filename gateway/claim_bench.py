@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -51,12 +51,17 @@ class Figures(msgspec.Struct):
     accepted: int
 
 
-def packed_calls(calls: int, records: int, rng: Random) -> Iterator[bytes]:
-    """The claim calls of a chain's first batches: every voucher of a range once, in random order."""
-    serials = list(range(calls * records))
+def shuffled(count: int, rng: Random) -> list[int]:
+    """Every serial of a range once, in random order."""
+    serials = list(range(count))
     rng.shuffle(serials)
+    return serials
+
+
+def packed_calls(serials: Sequence[int], records: int, rng: Random) -> Iterator[bytes]:
+    """The claim calls of a chain's first batches: each of these vouchers once, in this order."""
     now_ms = time.time_ns() // 1_000_000
-    for call in range(calls):
+    for call in range(len(serials) // records):
         batch = [_record(serial, now_ms, rng) for serial in serials[call * records : (call + 1) * records]]
         payload = encode_records(batch, {}, received_ms=now_ms)
         keyed = keyed_of(PARTITION, payload)
@@ -69,12 +74,13 @@ def packed_calls(calls: int, records: int, rng: Random) -> Iterator[bytes]:
             now_ms.to_bytes(6, "big"),
             durable_seq,
         )
-        yield _packed("FCALL", "tillgate_claim_1", len(keys), *keys, *args)
+        yield packed("FCALL", "tillgate_claim_1", len(keys), *keys, *args)
 
 
-def _packed(*call: Any) -> bytes:
-    packed: bytes = hiredis.pack_command(call)
-    return packed
+def packed(*call: Any) -> bytes:
+    """A command as it is sent."""
+    octets: bytes = hiredis.pack_command(call)
+    return octets
 
 
 def _record(serial: int, now_ms: int, rng: Random) -> bytes:
@@ -84,11 +90,11 @@ def _record(serial: int, now_ms: int, rng: Random) -> bytes:
     )
 
 
-class _Caller:
+class Caller:
     """Sends packed calls over a blocking socket, CALLS_UNDER_WAY at a time, and counts what comes back."""
 
-    def __init__(self, endpoint: Endpoint, calls: list[bytes]) -> None:
-        self._socket = _connected(endpoint)
+    def __init__(self, endpoint: Endpoint, calls: Iterable[bytes]) -> None:
+        self._socket = connected(endpoint)
         self._reader = hiredis.Reader()
         self._calls = iter(calls)
         self._sent_s: deque[float] = deque()
@@ -128,13 +134,14 @@ class _Caller:
             self.accepted += verdicts.count(0)
 
 
-def _connected(endpoint: Endpoint) -> socket.socket:
+def connected(endpoint: Endpoint) -> socket.socket:
+    """A blocking connection to a private Valkey."""
     if endpoint.unix_path:
         connection = socket.socket(socket.AF_UNIX)
         connection.connect(endpoint.unix_path)
         return connection
     connection = socket.create_connection((endpoint.host, endpoint.port))
-    connection.sendall(_packed("AUTH", endpoint.password or ""))
+    connection.sendall(packed("AUTH", endpoint.password or ""))
     assert connection.recv(READ_BYTES) == b"+OK\r\n"
     return connection
 
@@ -151,7 +158,7 @@ def _machine_s() -> float:
 
 def measured(endpoint: Endpoint, pid: int, calls: list[bytes], seconds: float, warm_seconds: float) -> Figures:
     """Warm up, then measure. Raises hiredis.ReplyError if a call is refused."""
-    server, client, caller = psutil.Process(pid), psutil.Process(), _Caller(endpoint, calls)
+    server, client, caller = psutil.Process(pid), psutil.Process(), Caller(endpoint, calls)
     caller.run(warm_seconds)
     caller.latencies.clear()
     calls_before, records_before = caller.calls, caller.records
@@ -171,22 +178,24 @@ def _percentiles_ms(seconds: Sequence[float]) -> tuple[float, float]:
     return cuts[49] * 1e3, cuts[98] * 1e3
 
 
-def _install(endpoint: Endpoint) -> None:
-    with _connected(endpoint) as connection:
-        connection.sendall(_packed("FUNCTION", "LOAD", LIBRARY_TEXT.read_bytes()))
+def install(endpoint: Endpoint) -> None:
+    """Load the claim function."""
+    with connected(endpoint) as connection:
+        connection.sendall(packed("FUNCTION", "LOAD", LIBRARY_TEXT.read_bytes()))
         answer = connection.recv(READ_BYTES)
         assert answer.startswith(b"$"), answer
 
 
 async def _bench(records: int, seconds: float, warm_seconds: float) -> Figures:
     count = int(RECORDS_PER_SECOND_MAX * (seconds + warm_seconds) / records)
-    calls = list(packed_calls(count, records, Random(1)))  # noqa: S311 - load, not secrets
+    rng = Random(1)  # noqa: S311 - load, not secrets
+    calls = list(packed_calls(shuffled(count * records, rng), records, rng))
     with tempfile.TemporaryDirectory(prefix="tillgate-") as directory:
         embedded = EmbeddedValkey(Path(directory), on_report=lambda text: print(text, file=sys.stderr))
         endpoint = await embedded.start()
         try:
             assert embedded.pid is not None
-            await asyncio.to_thread(_install, endpoint)
+            await asyncio.to_thread(install, endpoint)
             return await asyncio.to_thread(measured, endpoint, embedded.pid, calls, seconds, warm_seconds)
         finally:
             await embedded.stop()

@@ -1,9 +1,8 @@
 """The event log in PostgreSQL: many gateways append to the same partitions, and the server's chain decides who may.
 
-Theory of operation. Each partition has a queue here and one task that empties it. The task takes everything that waits
-and hangs together as one chain, and sends it as ONE call of `append_1` (postgres_server.py), which is one transaction;
-while that commits, further runs queue up and share the next. That is the group commit of a partition; partitions
-commit on connections of their own, and the server lets them share an fsync.
+Theory of operation. What waits for a partition and hangs together (group_commit.py) is sent as ONE call of `append_1`
+(postgres_server.py), which is one transaction. Partitions commit on connections of their own, and the server lets them
+share an fsync.
 
 Nothing is known here of the head: another gateway may have moved it a moment ago. The call says what it follows, and
 the server compares. Only if it says no are head and tips asked for, and each run is judged alone by `check_join`: it is
@@ -15,14 +14,13 @@ of each partition that it ever confirmed to us. If not, an older copy took its p
 promoted), and the gateway must end: what it knows is of another history.
 """
 
-import asyncio
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import asyncpg
 
+from eventstore.group_commit import GroupCommit
 from eventstore.log import (
     CONTROL,
     EMPTY_HEAD,
@@ -30,15 +28,12 @@ from eventstore.log import (
     AppendRefused,
     Batch,
     Head,
-    LogDamaged,
     LogFailed,
     LogLost,
     LogUnfit,
     Meta,
     batch_crc,
     check_join,
-    is_chain,
-    run_partition,
 )
 from eventstore.postgres_server import (
     SETTINGS,
@@ -51,8 +46,7 @@ from eventstore.postgres_server import (
     unfit,
 )
 
-APPENDS_WAITING_MAX = 4096  # as many as the SQLite log takes; beyond it the callers wait their turn, in order
-COMMIT_BYTES_MAX = 4 << 20  # about 40 ms of writing: what the last caller of a transaction waits for its neighbours
+BATCHES_MAX = 10_000  # of a call; its size in bytes is the limit that counts
 WRITING_LINKS_MAX = 4  # connections that append; a server has 100 for all gateways, and each has two more for reading
 
 _APPEND = f"SELECT tillgate.append_{LOG_FORMAT}($1, $2, $3, $4, $5, $6, $7) AS joined, {SETTINGS}"
@@ -66,24 +60,6 @@ _LOST = """
 _WHOSE = "SELECT deployment_id FROM tillgate.meta"
 
 
-class _Run:
-    """An append that waits."""
-
-    __slots__ = ("batches", "bytes", "outcome")
-
-    def __init__(self, batches: Sequence[Batch], outcome: asyncio.Future[None]) -> None:
-        self.batches, self.outcome = batches, outcome
-        self.bytes = sum(len(batch.payload) for batch in batches)
-
-    def settle(self, error: Exception | None) -> None:
-        if self.outcome.done():  # its caller was cancelled
-            return
-        if error is None:
-            self.outcome.set_result(None)
-        else:
-            self.outcome.set_exception(error)
-
-
 class PostgresLog:
     """An EventLog that other gateways may hold as well. `on_commit(seconds, batches)` is called per commit."""
 
@@ -92,11 +68,8 @@ class PostgresLog:
         self._connect_anew, self._on_commit = connect, on_commit
         self._reader = PostgresReader(self._connect, meta)
         self._links = [Link(self._connect) for _ in range(min(meta.partitions + 1, WRITING_LINKS_MAX))]
-        self._queues: dict[int, deque[_Run]] = {number: deque() for number in (*range(meta.partitions), CONTROL)}
-        self._writing: dict[int, asyncio.Task[None]] = {}
-        self._room = asyncio.Semaphore(APPENDS_WAITING_MAX)
+        self._commits = GroupCommit(self, (*range(meta.partitions), CONTROL), BATCHES_MAX)
         self._confirmed: dict[int, Head] = {}  # the newest batch of each partition that the server told us of
-        self._closed = False
 
     @staticmethod
     async def create(
@@ -131,63 +104,23 @@ class PostgresLog:
 
     async def append(self, batches: Sequence[Batch]) -> None:
         """Returns after COMMIT. Raises AppendRefused, LogLost, LogFailed; a cancelled one may still take effect."""
-        if not batches:
-            return
-        partition = run_partition(batches)
-        assert partition in self._queues, f"partition {partition}"
-        assert not self._closed, "append after close"
-        await self._room.acquire()
-        loop = asyncio.get_running_loop()
-        run = _Run(batches, loop.create_future())
-        self._queues[partition].append(run)
-        if partition not in self._writing:
-            self._writing[partition] = loop.create_task(self._write(partition))
-        try:
-            await run.outcome
-        finally:
-            self._room.release()
+        await self._commits.append(batches)
 
     async def close(self) -> None:
         """Write what waits, then let go of the connections."""
-        self._closed = True
-        while self._writing:
-            await asyncio.wait(self._writing.values())
+        await self._commits.close()
         for link in self._links:
             await link.close()
         await self._reader.close()
 
     # --- writing one partition ---
 
-    async def _write(self, partition: int) -> None:
-        queue = self._queues[partition]
-        link = self._links[-1 if partition == CONTROL else partition % max(1, len(self._links) - 1)]
-        taken: list[_Run] = []
-        try:
-            while queue:
-                taken = _hanging_together(queue)
-                await self._commit(link, partition, taken)
-        finally:
-            del self._writing[partition]
-            for run in (*taken, *queue):  # none, unless this task ended by a fault of its own
-                run.settle(LogFailed("the log writer ended by a fault of its own"))
+    def _link(self, partition: int) -> Link:
+        return self._links[-1 if partition == CONTROL else partition % max(1, len(self._links) - 1)]
 
-    async def _commit(self, link: Link, partition: int, runs: Sequence[_Run]) -> None:
-        try:
-            batches = [batch for run in runs for batch in run.batches]
-            if is_chain(batches) and await self._append(link, partition, batches):
-                outcomes: list[AppendRefused | None] = [None] * len(runs)
-            else:
-                outcomes = [await self._judge(link, partition, run.batches) for run in runs]
-        except (LogLost, LogFailed, LogDamaged) as error:
-            for run in runs:
-                run.settle(error)
-            return
-        for run, outcome in zip(runs, outcomes, strict=True):
-            run.settle(outcome)
-
-    async def _append(self, link: Link, partition: int, batches: Sequence[Batch]) -> bool:
+    async def join(self, partition: int, batches: Sequence[Batch]) -> bool:
         """The compare-and-set."""
-        began = time.perf_counter()
+        began, link = time.perf_counter(), self._link(partition)
         first, last = batches[0], batches[-1]
         columns = [(b.tip, b.payload, b.verdicts, batch_crc(b)) for b in batches]
         with storage_errors(partition, first.seq):
@@ -204,16 +137,16 @@ class PostgresLog:
         self._on_commit(time.perf_counter() - began, len(batches))
         return True
 
-    async def _judge(self, link: Link, partition: int, batches: Sequence[Batch]) -> AppendRefused | None:
+    async def judge(self, partition: int, batches: Sequence[Batch]) -> AppendRefused | None:
         """What becomes of one run whose place is not plain."""
         while True:
             head = await self.head(partition)
             with storage_errors(partition, batches[0].seq):
-                rows = await link.fetch(_TIPS, partition, [batch.seq for batch in batches])
+                rows = await self._link(partition).fetch(_TIPS, partition, [batch.seq for batch in batches])
             fresh = check_join(head, batches, dict(map(tuple, rows)).get)
             if fresh is None:
                 return AppendRefused(partition, batches[0].seq, head)
-            if not fresh or await self._append(link, partition, fresh):
+            if not fresh or await self.join(partition, fresh):
                 return None  # else somebody was quicker: then it is there now, or another is
 
     # --- connecting ---
@@ -243,16 +176,3 @@ def _lost_text(partition: int, seq: int) -> str:
         f"PostgreSQL no longer has batch {seq} of partition {partition}, which it had confirmed: "
         "was a standby promoted that was behind, or an older copy restored?"
     )
-
-
-def _hanging_together(queue: deque[_Run]) -> list[_Run]:
-    """The runs at the front that follow each other, at least one; they leave the queue."""
-    taken = [queue.popleft()]
-    size = taken[0].bytes
-    while queue and size < COMMIT_BYTES_MAX:
-        last, following = taken[-1].batches[-1], queue[0].batches[0]
-        if (following.seq, following.prev) != (last.seq + 1, last.tip):
-            break
-        size += queue[0].bytes
-        taken.append(queue.popleft())
-    return taken

@@ -7,7 +7,7 @@ import random
 import sqlite3
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
@@ -62,7 +62,9 @@ def verify(run: Path, data_dir: str | None, config: Path | None, as_json: bool) 
         raise Fault(str(error)) from None
     except (LogUnreadable, LogLost, LogFailed, KeyFault, sqlite3.Error) as error:
         raise Fault(f"the deployment {settings.data_dir} cannot be read: {error}", hint="tillgate doctor") from None
-    _print(judgements, time.monotonic() - began_s, as_json)
+    seconds = time.monotonic() - began_s
+    _keep(run, judgements, seconds)
+    _print(judgements, seconds, as_json)
     if any(one.holds is False for one in judgements):
         return EXIT_DIFFERENT
     return 0 if all(one.holds for one in judgements) else EXIT_FAILED
@@ -91,7 +93,7 @@ async def _judged(directory: Path, config: "Config", *, is_whole: bool) -> list[
     try:
         async with _gateway(config) as (client, why_not):
             control = await _control(source)
-            await _wait_for_read_models(config, await source.newest())
+            await _wait_for_read_models(config, client, control.campaigns, await source.newest())
             verification = Verification(run, control, totals_of(config), _file, is_whole=is_whole, sample=_sample(run))
             await asyncio.to_thread(_read_journals, verification, directory)
             await _read_log(verification, source)
@@ -173,11 +175,19 @@ async def _control(source: "LogSource") -> "Control":
     return control
 
 
-async def _wait_for_read_models(config: "Config", newest: dict[int, int]) -> None:
+async def _wait_for_read_models(
+    config: "Config", client: "Client | None", campaigns: Iterable[int], newest: dict[int, int]
+) -> None:
+    """Until the gateway has computed, and written down, everything up to the end of the log; or CAUGHT_UP_S_MAX."""
+    import msgspec
+
+    from gateway.client import ClientFault
     from gateway.load_evidence import is_caught_up
 
-    deadline_s = time.monotonic() + CAUGHT_UP_S_MAX
-    while not is_caught_up(config, newest) and time.monotonic() < deadline_s:  # noqa: ASYNC110 - files, no event
+    deadline_s, campaign = time.monotonic() + CAUGHT_UP_S_MAX, next(iter(campaigns), 0)
+    while client is not None and not is_caught_up(config, newest) and time.monotonic() < deadline_s:
+        with contextlib.suppress(ClientFault):  # there is no campaign, or no console, which then counts nothing
+            await client.get(f"/console/api/campaigns/{campaign}", msgspec.Raw)  # it saves what it tells
         await asyncio.sleep(POLL_S)
 
 
@@ -255,13 +265,24 @@ async def _ask(verification: "Verification", client: "Client", expected: Sequenc
     verification.answers(expected, answers)
 
 
-def _print(judgements: Sequence["Judgement"], seconds: float, as_json: bool) -> None:
-    """One line an invariant: a JSON object, or the invariants, numbers and the first counterexample of each."""
+def _whole(judgements: Sequence["Judgement"], seconds: float) -> bytes:
     import msgspec
 
+    holds = all(one.holds for one in judgements)
+    return msgspec.json.encode({"holds": holds, "seconds": round(seconds, 1), "invariants": judgements})
+
+
+def _keep(run: Path, judgements: Sequence["Judgement"], seconds: float) -> None:
+    """For `tillgate load report`."""
+    from loadtest.run_files import VERIFY_FILE
+
+    (run / VERIFY_FILE).write_bytes(_whole(judgements, seconds) + b"\n")
+
+
+def _print(judgements: Sequence["Judgement"], seconds: float, as_json: bool) -> None:
+    """One line an invariant: a JSON object, or the invariants, numbers and the first counterexample of each."""
     if as_json:
-        whole = {"holds": all(one.holds for one in judgements), "seconds": round(seconds, 1), "invariants": judgements}
-        click.echo(msgspec.json.encode(whole).decode())
+        click.echo(_whole(judgements, seconds).decode())
         return
     for one in judgements:
         word, colour = WORDS[one.holds]

@@ -4,6 +4,7 @@
     seconds.ndjson        a Second a line, in order: rates and latencies by the second of the intended start
     journal-<n>.ndjson    an Attempt a line, from generator n: every redemption, reversal and look-up it was asked for
     server.ndjson         a Sample a line: what the watched processes spent, once a second each
+    verify.json           what `tillgate load verify` found (loadtest/evidence.py); nobody looked where there is none
 
 Histograms are HdrHistogram V2 in base64 (github.com/HdrHistogram/HdrHistogram, "V2 compressed"), in microseconds, with
 the range and precision below, so that any two can be added: percentiles are never averaged. No voucher code stands in
@@ -20,6 +21,7 @@ T = TypeVar("T")
 FORMAT = 1
 LOWEST_US, HIGHEST_US, DIGITS = 1, 3_600_000_000, 3  # an hour bounds every wait of a run; three digits are 0.1 %
 RUN_FILE, SECONDS_FILE, SERVER_FILE, JOURNAL_FILES = "run.json", "seconds.ndjson", "server.ndjson", "journal-*.ndjson"
+VERIFY_FILE = "verify.json"
 
 Kind = Literal["redeem", "reverse", "lookup", "preview"]
 Tool = Literal["native", "locust", "closed"]

@@ -265,7 +265,8 @@ def _says(row: Logged, reversed_claims: Collection[bytes], told: str | None) -> 
 
 
 def _same_voucher(attempt: Tried, row: Logged) -> bool:
-    return not attempt.campaign or (row.campaign, row.serial) == (attempt.campaign, attempt.serial)
+    both = attempt.campaign and row.campaign  # a forged code's record names none
+    return not both or (row.campaign, row.serial) == (attempt.campaign, attempt.serial)
 
 
 def _who(attempt: Tried) -> str:

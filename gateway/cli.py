@@ -61,7 +61,7 @@ def run(args: list[str]) -> int:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] in OURS:
             raise  # a fault of ours, not of the installation
-        extra = "terminal" if args[:1] == ["terminal"] else "gateway"
+        extra = next((name for name in ("terminal", "load") if args[:1] == [name]), "gateway")
         say(f"error: this needs the package {error.name}: install tillgate[{extra}]")
         return EXIT_FAILED
     except BrokenPipeError:  # whoever read our output has seen enough

@@ -5,6 +5,9 @@ import click
 from gateway.cli_lazy import LazyGroup, Table
 
 COMMANDS: Table = {  # in the order in which they are used
+    "list": ("gateway.cli_load_run:list_scenarios", "List the scenarios that come with Tillgate."),
+    "show": ("gateway.cli_load_run:show", "Show a scenario as it would be run."),
+    "run": ("gateway.cli_load_run:run", "Run a scenario and write what came of it."),
     "verify": ("gateway.cli_load_verify:verify", "Compare a run with the event log and Valkey: ten invariants."),
     "report": ("gateway.cli_load_report:report", "Draw what came of a run: one HTML file, JSON or Markdown."),
     "compare": ("gateway.cli_load_report:compare", "Tell whether runs of the same load differ by more than noise."),

@@ -32,9 +32,14 @@ class Desk:
         self._connection = http.client.HTTPConnection(self.host, self.port, timeout=ANSWER_SECONDS_MAX)
 
     def ask(self, method: str, path: str, body: object = None) -> bytes:
-        """One request. Raises GatewayFailed unless it is answered with 200."""
-        content = None if body is None else msgspec.json.encode(body)
-        self._connection.request(method, path, content, self._headers)
+        """One request; a body of bytes is text as it stands. Raises GatewayFailed unless it is answered with 200."""
+        content: Any = body
+        headers = self._headers
+        if isinstance(body, bytes):
+            headers = headers | {"Content-Type": "text/plain"}
+        elif body is not None:
+            content = msgspec.json.encode(body)
+        self._connection.request(method, path, content, headers)
         response = self._connection.getresponse()
         answer = response.read()
         if response.status != http.client.OK:

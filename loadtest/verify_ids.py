@@ -41,9 +41,8 @@ _STANDS = {  # what a later record of the same claim may say, by what the earlie
 class Scope(msgspec.Struct, frozen=True):
     """Which records of the log must be the run's own."""
 
-    is_whole: bool  # all of them: the deployment was made for this run
-    terminals: Collection[int] = ()  # else those of its terminals
-    from_ms: int = 0  # made since it began
+    terminals: Collection[int] | None  # those of its terminals; None: all, the deployment was made for this run
+    from_ms: int  # and made since it began
 
 
 class Expected(msgspec.Struct, frozen=True):
@@ -162,7 +161,7 @@ class Ids:
 
     def _is_ours(self, row: Logged) -> bool:
         scope = self._scope
-        ours = scope.is_whole or (row.terminal in scope.terminals and row.at_ms >= scope.from_ms)
+        ours = row.at_ms >= scope.from_ms and (scope.terminals is None or row.terminal in scope.terminals)
         self.before += not ours
         return ours
 

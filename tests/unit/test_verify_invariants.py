@@ -51,7 +51,7 @@ def test_what_others_did_before_the_run_is_no_phantom() -> None:
     evidence = Evidence()
     evidence.is_whole = False
     evidence.add(0, [R(REDEEM, 30, 60, 9)], bytes(1), derive=False)  # a terminal of nobody's here
-    evidence.add(0, [R(REDEEM, 31, 61, 3)], bytes(1), derive=False, at_ms=START_MS - 1)
+    evidence.add(0, [R(REDEEM, 31, 61, 3)], bytes(1), derive=False, at_ms=START_MS - 1001)
     found = evidence.judged()["L3"]
     assert (found.holds, found.compared["of others"]) == (True, 2)
     evidence.add(0, [R(REDEEM, 32, 62, 3)], bytes(1), derive=False)

@@ -2,7 +2,8 @@
 
 import struct
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,13 +11,14 @@ import msgspec
 import redis.exceptions
 from redis.asyncio import Connection
 
+from eventstore.bulk_fold import Finished
 from eventstore.events import IMPORT, Record, iter_records, payload_head
 from eventstore.log import EMPTY_HEAD, TIP_BYTES, Batch, Head
-from eventstore.vouchers import head_key, head_value, registry_key, voucher_key
+from eventstore.vouchers import head_key, registry_key, voucher_key
+from gateway.loading import Run, load_all, run_of
 from gateway.pipe import LOST, ArbiterLost, ArbiterRefused, Pipe, connected
 
 LIBRARY = "tillgate_1"
-LOAD_FIELDS_MAX = 1000  # Lua's unpack() stops at about 8,000 values; a call of 2,000 stays under a millisecond
 STREAM_READ_MAX = 64  # batches read from the redis stream at a time: at most about 6 MB
 SCAN_KEYS = 1000  # keys looked at by one SCAN: about a millisecond of Valkey
 LOOKUPS_IN_FLIGHT_MAX = 128  # half of what a pipe takes: however many ask, the lane's own calls find room
@@ -67,9 +69,11 @@ class Arbiter(Protocol):
         self, partition: int, wanted: Sequence[tuple[bytes, bytes]]
     ) -> tuple[Head, list[bytes | None]]: ...
 
-    async def rebuild(
-        self, partition: int, hashes: dict[bytes, dict[bytes, bytes]], head: Head, token: bytes
-    ) -> bool: ...
+    async def rebuild(self, partition: int, hashes: Iterable[Finished], head: Head, token: bytes) -> bool: ...
+
+    async def is_believed(self, partition: int) -> bool:
+        """Whether nothing of its state came from a file without checksums since it was last rebuilt. After `check`."""
+        ...
 
     async def load_progress(self, partition: int) -> bytes | None:
         """Changes with every step of a rebuild under way; None if there is none."""
@@ -98,6 +102,7 @@ class ValkeyArbiter:
         self._on_lost = on_lost
         self._watch = watch
         self._pipes: dict[int, Pipe] = {}
+        self._runs: dict[int, Run] = {}  # of servers that load an append-only file when they start
 
     async def claim(
         self, partition: int, payload: bytes, keyed: Keyed, *, tip: bytes, at_ms: int, durable_seq: int
@@ -153,19 +158,31 @@ class ValkeyArbiter:
         )
         return parse_head(reply[0]), reply[1:]
 
-    async def rebuild(self, partition: int, hashes: dict[bytes, dict[bytes, bytes]], head: Head, token: bytes) -> bool:
+    async def rebuild(self, partition: int, hashes: Iterable[Finished], head: Head, token: bytes) -> bool:
         """Replace a partition's whole state. False: another rebuild took over."""
-        head_load = (head_key(partition), b"{%d}load" % partition)
-        await self._call(partition, "FCALL", "tillgate_load_begin_1", 2, *head_load, token)
-        if not await self._wipe(partition, token):
+        call = partial(self._call, partition)
+        if not await load_all(call, self._pages(partition, b"{%d}*" % partition), partition, hashes, head, token):
             return False
-        for rows in _load_calls(hashes):
-            keys = [*head_load, *(key for key, _ in rows)]
-            args = [part for _, fields in rows for part in fields]
-            if not await self._call(partition, "FCALL", "tillgate_load_1", len(keys), *keys, token, *args):
-                return False
-        value = head_value(head) if head.seq else b""
-        return bool(await self._call(partition, "FCALL", "tillgate_load_finish_1", 2, *head_load, token, value))
+        await self._believe(partition)
+        return True
+
+    async def _believe(self, partition: int) -> None:
+        run = self._runs.get(partition)
+        if run is not None:
+            await self._call(partition, "SET", b"{%d}run" % partition, run.id + run.replid)
+
+    async def is_believed(self, partition: int) -> bool:
+        """See Arbiter."""
+        run = self._runs.get(partition)
+        if run is None:
+            return True
+        told: bytes = await self._call(partition, "GET", b"{%d}run" % partition) or b""
+        if told == run.id + run.replid:
+            return True
+        if told[: len(run.id)] != run.id and told[len(run.id) :] != run.former:
+            return False
+        await self._believe(partition)
+        return True
 
     async def delete(self, partition: int, keys: Sequence[bytes]) -> None:
         """Forget hashes (a purged campaign's); the log has said so first."""
@@ -191,16 +208,6 @@ class ValkeyArbiter:
             if cursor == b"0":
                 return
 
-    async def _wipe(self, partition: int, token: bytes) -> bool:
-        """Forget what a rebuild replaces. Its token goes along: a rebuild that was overtaken must delete nothing."""
-        head_load = (head_key(partition), b"{%d}load" % partition)
-        async for page in self._pages(partition, b"{%d}*" % partition):
-            doomed = [key for key in page if key not in head_load]
-            keys = (*head_load, *doomed)
-            if doomed and not await self._call(partition, "FCALL", "tillgate_load_wipe_1", len(keys), *keys, token):
-                return False
-        return True
-
     async def load_progress(self, partition: int) -> bytes | None:
         """See Arbiter."""
         progress: bytes | None = await self._call(partition, "GET", b"{%d}load" % partition)
@@ -221,6 +228,10 @@ class ValkeyArbiter:
         if role[0] != b"master":
             raise ArbiterUnfit(f"role is {role[0].decode()}: connect to the primary")
         await self._install(partition)
+        self._runs.pop(partition, None)
+        if settings.get(b"appendonly") == b"yes":
+            told = [await self._call(partition, "INFO", section) for section in ("server", "replication")]
+            self._runs[partition] = run_of(b"\n".join(told))
 
     async def _install(self, partition: int) -> None:
         text = LIBRARY_TEXT.read_bytes()
@@ -297,25 +308,6 @@ def _stream_batch(partition: int, row: Any) -> Batch:
     named = _mapping(fields)
     seq = int(entry_id.partition(b"-")[0])
     return Batch(partition, seq, named[b"p"], named[b"t"], named[b"d"], named[b"v"])
-
-
-def _load_calls(
-    hashes: dict[bytes, dict[bytes, bytes]],
-) -> Iterator[list[tuple[bytes, list[Any]]]]:
-    """Rows of (hash key, [count, field, value, ...]), cut into calls of about LOAD_FIELDS_MAX fields."""
-    call: list[tuple[bytes, list[Any]]] = []
-    size = 0
-    for key, fields in hashes.items():
-        pairs = list(fields.items())
-        for start in range(0, len(pairs), LOAD_FIELDS_MAX):
-            part = pairs[start : start + LOAD_FIELDS_MAX]
-            call.append((key, [len(part), *(piece for pair in part for piece in pair)]))
-            size += len(part)
-            if size >= LOAD_FIELDS_MAX:
-                yield call
-                call, size = [], 0
-    if call:
-        yield call
 
 
 def _mapping(reply: Any) -> dict[bytes, Any]:

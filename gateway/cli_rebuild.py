@@ -1,9 +1,11 @@
 """`tillgate rebuild`: throw away what Valkey holds, and load it anew from the event log. Offline."""
 
 import asyncio
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,7 +13,14 @@ from gateway.cli_output import EXIT_DIFFERENT, Fault, next_step, print_one, prin
 from gateway.cli_session import data_directory, loaded, takes_data
 
 if TYPE_CHECKING:
+    from eventstore.bulk_fold import Finished
+    from eventstore.snapshot import Manifest
+    from gateway.claims import ValkeyArbiter
+    from gateway.recovery import Folded
     from gateway.settings import Config
+    from gateway.snapshots import Snapshots
+
+TOLD_EVERY = 50_000  # vouchers; the bar is drawn a few times a second
 
 
 @click.command()
@@ -21,7 +30,7 @@ def rebuild(data_dir: str | None, as_json: bool) -> None:
     """Rebuild Valkey's whole state from the event log. Stop the gateway first.
 
     Use it when a partition is halted and the log is to be believed as it is. What the log holds, stays; claims that
-    never reached the log were never answered with a yes.
+    never reached the log were never answered with a yes. It makes a new snapshot on the way.
 
     \b
     tillgate rebuild --data /var/lib/tillgate
@@ -31,10 +40,12 @@ def rebuild(data_dir: str | None, as_json: bool) -> None:
     from gateway.embedded import EmbeddedError
     from gateway.keyfile import KeyFault
     from gateway.pipe import ArbiterLost, ArbiterRefused
+    from gateway.snapshot_making import SnapshotFailed
 
     directory = data_directory(data_dir)
+    began_s = time.monotonic()
     try:
-        heads = asyncio.run(_rebuild(directory, loaded(data_dir).config))
+        manifest = asyncio.run(_rebuild(directory, loaded(data_dir).config))
     except LogLocked as error:
         raise Fault(f"a gateway runs on this directory: {error}. Stop it first") from None
     except LogDamaged as error:
@@ -47,48 +58,71 @@ def rebuild(data_dir: str | None, as_json: bool) -> None:
         ArbiterLost,
         ArbiterRefused,
         EmbeddedError,
+        SnapshotFailed,
         KeyFault,
     ) as error:
         raise Fault(str(error), hint="tillgate doctor") from None
-    print_one({"rebuilt": True, "heads": heads}, as_json)
+    heads = {str(partition): seq for partition, (seq, _) in manifest.heads.items()}
+    taken_s = round(time.monotonic() - began_s, 1)
+    print_one({"rebuilt": True, "heads": heads, "records": manifest.records, "seconds": taken_s}, as_json)
     next_step("tillgate serve")
 
 
-async def _rebuild(directory: Path, config: "Config") -> dict[str, int]:
-    from gateway.claims import ValkeyArbiter
-    from gateway.control import Control
-    from gateway.core import mint_tip, wall_ms
-    from gateway.recovery import rebuild as rebuild_partition
+async def _rebuild(directory: Path, config: "Config") -> "Manifest":
+    from gateway.snapshots import Snapshots
     from gateway.storage import open_log
 
     async with AsyncExitStack() as stack:
-        log = await open_log(config, lambda seconds, batches: None)
+        log = await open_log(config, lambda seconds, batches: None)  # which no gateway has, then
         stack.push_async_callback(log.close)
-        control = Control(log, now_ms=wall_ms, mint_tip=mint_tip)
-        await control.confirm()
-        arbiter = ValkeyArbiter(await _connector(stack, directory, config), lambda partition: None)
-        stack.push_async_callback(arbiter.close)
+        snapshots = Snapshots(config, say)
         total = sum([(await log.head(partition)).seq for partition in range(log.partitions)])
-        heads = {}
-        with progress("rebuild", total) as advance:
-            for partition in range(log.partitions):
-                await arbiter.check(partition)
-                head = await rebuild_partition(
-                    arbiter, log, partition, token=mint_tip(), purged=control.purged(), advance=advance
-                )
-                if await arbiter.head(partition) != head:
-                    raise Fault(f"partition {partition} is being changed by somebody else: is another gateway running?")
-                heads[str(partition)] = head.seq
-    return heads
+        with progress("fold", total) as advance:
+            manifest = await snapshots.write(None, advance=advance)
+        arbiter = await _arbiter(stack, directory, config, snapshots)
+        for partition in range(log.partitions):
+            await arbiter.check(partition)
+        if config.valkey.url:
+            with progress("load", manifest.records) as advance:
+                for partition in range(log.partitions):
+                    await _load(arbiter, snapshots.folded(manifest, partition), partition, advance)
+        for partition in range(log.partitions):
+            if await arbiter.head(partition) != manifest.head(partition):
+                raise Fault(f"partition {partition} is being changed by somebody else: is another gateway running?")
+    return manifest
 
 
-async def _connector(stack: AsyncExitStack, directory: Path, config: "Config") -> Any:
+async def _load(arbiter: "ValkeyArbiter", folded: "Folded", partition: int, advance: Callable[[int], None]) -> None:
+    from gateway.core import mint_tip
+
+    await arbiter.rebuild(partition, _counted(folded.hashes, advance), folded.head, mint_tip())
+
+
+def _counted(hashes: "Iterable[Finished]", advance: Callable[[int], None]) -> "Iterator[Finished]":
+    from eventstore.bulk_fold import PIECE_BYTES
+
+    vouchers = 0
+    for key, held in hashes:
+        vouchers += len(held) if isinstance(held, dict) else len(held) // PIECE_BYTES
+        if vouchers >= TOLD_EVERY:
+            advance(vouchers)
+            vouchers = 0
+        yield key, held
+    advance(vouchers)
+
+
+async def _arbiter(stack: AsyncExitStack, directory: Path, config: "Config", snapshots: "Snapshots") -> "ValkeyArbiter":
+    """Of the configured Valkey as it is, or of a private one that has just started on the snapshot."""
+    from gateway.claims import ValkeyArbiter
     from gateway.embedded import EmbeddedValkey
     from gateway.main import connector_of_endpoint, connector_of_url
 
     if config.valkey.url:
-        return connector_of_url(config.valkey.url, config.valkey.password_file)
-    valkey = EmbeddedValkey(directory, on_report=say)
-    endpoint = await valkey.start()
-    stack.push_async_callback(valkey.stop)
-    return connector_of_endpoint(endpoint)
+        connect = connector_of_url(config.valkey.url, config.valkey.password_file)
+    else:
+        valkey = EmbeddedValkey(directory, on_report=say, seed=snapshots.seed, adopts=False)
+        connect = connector_of_endpoint(await valkey.start())
+        stack.push_async_callback(valkey.stop)
+    arbiter = ValkeyArbiter(connect, lambda partition: None)
+    stack.push_async_callback(arbiter.close)
+    return arbiter

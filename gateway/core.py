@@ -3,21 +3,21 @@
 import asyncio
 import os
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 from redis.asyncio import Connection
 
-from eventstore.events import IdReused, decode_control, payload_head
+from eventstore.events import IdReused, payload_head
 from eventstore.follower import Follower
 from eventstore.log import CONTROL, EMPTY_HEAD, TIP_BYTES, Batch, DeploymentLog, EventLog, LogDamaged, LogLost
 from eventstore.projections import CampaignCounters, RedemptionIndex
 from eventstore.sqlite_log import SqliteLog
 from gateway.claims import ValkeyArbiter
 from gateway.codes import CodeKeys, KeyRing
-from gateway.control import READ_BATCHES, Control, ControlBusy
+from gateway.control import Control, ControlBusy
 from gateway.desk import Desk
 from gateway.directory import Directory, Rejected
 from gateway.facts import Facts
@@ -25,8 +25,9 @@ from gateway.ids import RecentIds
 from gateway.lane import Lane, OnBatch
 from gateway.ledger import Ledger, add_ids_ahead, recent_ids, use_ids
 from gateway.offline_codes import OfflineKeys
-from gateway.recovery import PartitionHalted, Recovered
+from gateway.recovery import Fold, Folded, PartitionHalted, Recovered, fold_log, nothing_stored
 from gateway.redeem import Redeemer
+from gateway.reported import Reported
 from gateway.reversals import Reversals
 
 LOG_FILE, INDEX_FILE = "log.db", "index.db"
@@ -75,7 +76,7 @@ class Core:
         self.on_stall: Callable[[float], None] = lambda seconds: None
         self.offers: list[Callable[[Batch], None]] = []  # told of every batch of ours that is durable; must not raise
         self.leaving = False  # set when the process is asked to end: from then on it is not ready
-        self._reported, self._reporting = _Reported(log), asyncio.Lock()
+        self._reported, self._reporting = Reported(log), asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         for work in (self.control.run(), self.follower.run(), self.counting.run(), self._report_missed()):
             self.watch(work)
@@ -188,28 +189,6 @@ class Core:
             self.fatal.exception()  # seen
 
 
-class _Reported:
-    """What the control partition says of reused ids, up to its batch `seq`."""
-
-    def __init__(self, log: EventLog) -> None:
-        self.seq = 0
-        self._log = log
-        self._places: dict[bytes, set[tuple[int, int, int]]] = {}
-
-    async def catch_up(self) -> None:
-        """Raises LogDamaged, LogFailed."""
-        while batches := await self._log.read(CONTROL, self.seq + 1, READ_BATCHES):
-            for batch in batches:
-                for event in decode_control(batch.payload).events:
-                    if isinstance(event, IdReused):
-                        self._places.setdefault(event.redemption_id, set()).update((event.first, event.second))
-            self.seq = batches[-1].seq
-
-    def news(self, reused: Sequence[IdReused]) -> list[IdReused]:
-        """Those that name a new place. Which place of an id comes first is another matter when an index is rebuilt."""
-        return [event for event in reused if {event.first, event.second} - self._places.get(event.redemption_id, set())]
-
-
 class _Parts(msgspec.Struct):
     control: Control
     lanes: list[Lane]
@@ -229,7 +208,7 @@ class _Hooks(msgspec.Struct, frozen=True):
     """What all lanes share."""
 
     now_ms: Callable[[], int]
-    control: Control
+    fold: Fold
     on_batch: OnBatch
     on_fatal: Callable[[BaseException], None]
     observer: Observer
@@ -242,11 +221,18 @@ def _lane(partition: int, arbiter: ValkeyArbiter, log: EventLog, hooks: _Hooks) 
         log,
         now_ms=hooks.now_ms,
         mint_tip=mint_tip,
-        purged=hooks.control.purged,
+        fold=hooks.fold,
         on_batch=hooks.on_batch,
         on_fatal=hooks.on_fatal,
         on_recovered=hooks.observer.recovered,
     )
+
+
+def _fold(stored: Callable[[int], Awaitable[Folded | None]], log: EventLog, control: Control) -> Fold:
+    async def fold(partition: int) -> Folded:
+        return await stored(partition) or await fold_log(log, partition, control.purged())
+
+    return fold
 
 
 def _rememberer(recent: RecentIds, now_ms: Callable[[], int]) -> Callable[[Batch], None]:
@@ -282,10 +268,12 @@ async def open_core(
     observer: Observer,
     now_ms: Callable[[], int] = wall_ms,
     shared: DeploymentLog | None = None,
+    stored: Callable[[int], Awaitable[Folded | None]] = nothing_stored,
 ) -> Core:
     """Open the log, fold control, start every lane's recovery. Raises LogLocked, LogDamaged, FileNotFoundError.
 
-    The log is the one in `data_dir`, or `shared`; then nobody else uses `data_dir`, and `close` closes it too.
+    The log is the one in `data_dir`, or `shared`; then nobody else uses `data_dir`, and `close` closes it too. `stored`
+    gives a partition's state of not long ago where folding the whole log would take long.
     """
     log = shared or SqliteLog.open(data_dir / LOG_FILE, observer.commit)
     control = Control(log, now_ms=now_ms, mint_tip=mint_tip)
@@ -323,7 +311,7 @@ async def open_core(
         if not fatal.done():
             fatal.set_exception(error)
 
-    hooks = _Hooks(now_ms, control, on_batch, on_fatal, observer)
+    hooks = _Hooks(now_ms, _fold(stored, log, control), on_batch, on_fatal, observer)
     lanes.extend(_lane(partition, arbiter, log, hooks) for partition in range(log.partitions))
     ledger = Ledger(log, follower, index)
     core: Core

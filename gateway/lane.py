@@ -12,7 +12,7 @@ import asyncio
 import enum
 import struct
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Protocol
 
 from eventstore.events import Extra, encode_records
@@ -20,7 +20,7 @@ from eventstore.log import AppendRefused, Batch, EventLog, LogDamaged, LogFailed
 from gateway.claims import KEY_FIRST, Arbiter, ArbiterUnfit, Behind, Claimed, Keyed
 from gateway.messages import Verdict
 from gateway.pipe import ArbiterLost, ArbiterRefused
-from gateway.recovery import PartitionHalted, Recovered, Unsettled, recover
+from gateway.recovery import Fold, PartitionHalted, Recovered, Unsettled, recover
 
 RECORDS_PER_BATCH_MAX = 1024  # 5 ms of Valkey at 5 us a record: the longest one partition may hold up the others
 RECORDS_WAITING_MAX = 16_384  # a quarter of a second at full speed; more would be answered after the till gave up
@@ -116,7 +116,7 @@ class Lane:
         *,
         now_ms: Callable[[], int],
         mint_tip: Callable[[], bytes],
-        purged: Callable[[], Collection[int]],
+        fold: Fold,
         on_batch: OnBatch,
         on_fatal: Callable[[BaseException], None],
         on_recovered: Callable[[int, Recovered | PartitionHalted], None],
@@ -126,7 +126,7 @@ class Lane:
         self.why = "starting"  # why it is not admitting
         self.durable_seq = 0
         self._arbiter, self._log = arbiter, log
-        self._now_ms, self._mint_tip, self._purged = now_ms, mint_tip, purged
+        self._now_ms, self._mint_tip, self._fold = now_ms, mint_tip, fold
         self._on_batch, self._on_fatal, self._on_recovered = on_batch, on_fatal, on_recovered
         self._forming = _Forming()
         self._full: deque[_Forming] = deque()
@@ -157,7 +157,8 @@ class Lane:
             return
         forming = self._forming
         forming.records += records
-        forming.numbers += map(forming.number, keys)
+        known = forming.keys
+        forming.numbers += [known.setdefault(key, len(known) + KEY_FIRST) for key in keys]  # number(), without the call
         self._took(asked, first, len(records))
 
     def _took(self, asked: Asked, first: int, count: int) -> None:
@@ -297,7 +298,7 @@ class Lane:
                     self.partition,
                     mint_tip=self._mint_tip,
                     now_ms=self._now_ms,
-                    purged=self._purged(),
+                    fold=self._fold,
                 )
             except (ArbiterLost, ArbiterRefused, ArbiterUnfit, LogLost, Unsettled) as error:
                 if self.state is LaneState.RECOVERING:  # nobody halted it meanwhile

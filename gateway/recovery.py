@@ -1,17 +1,19 @@
 """Make one partition's Valkey state agree with the log again, or halt that partition.
 
 Theory. The log's chain is the truth. Valkey carries the same chain (seq, tip) in `{p}head` plus a redis stream with the
-newest batches. Comparing the two heads leaves five cases:
+newest batches. Comparing the two heads leaves these cases:
 
-    READY    same seq and tip
-    BEHIND   Valkey's head is an older batch of the log's chain (lost its tail, restored from a backup, wiped): append
-             one empty batch first, because it refuses every append in flight that was claimed on the older state,
-             then replay
-    AHEAD    Valkey has batches the log never got (a gateway died between claim and append) and its stream joins the
-             log's head: append that run; retries will find their answers
-    FORKED   Valkey's head is on another chain: throw its state away and rebuild it from the log
-    HALT     Valkey is ahead and the joining batches are gone, or the log itself is damaged: nobody can tell what was
-             promised, so an operator must
+    READY      same seq and tip
+    BEHIND     Valkey's head is an older batch of the log's chain (lost its tail, restored from a backup, wiped): append
+               one empty batch first, because it refuses every append in flight that was claimed on the older state,
+               then replay
+    AHEAD      Valkey has batches the log never got (a gateway died between claim and append) and its stream joins the
+               log's head: append that run; retries will find their answers
+    FORKED     Valkey's head is on another chain: throw its state away and rebuild it from the log
+    RESTARTED  the head is the log's, or older, but Valkey has read its state from an append-only file since it was last
+               rebuilt, and such a file has no checksums: a rotten bit would be believed. Rebuild it, too (decision 11)
+    HALT       Valkey is ahead and the joining batches are gone, or the log itself is damaged: nobody can tell what was
+               promised, so an operator must
 
 `plan` decides, `recover` carries it out and looks again until it is READY. It may run in several gateways at once: an
 append joins once, `restore` is compare-and-set on the head, a rebuild whose token was taken away changes nothing any
@@ -20,14 +22,14 @@ more, and nobody takes it away from one that makes progress.
 
 import asyncio
 import enum
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from itertools import pairwise
 
 import msgspec
 
+from eventstore.bulk_fold import BulkFold, Finished
 from eventstore.events import encode_records
 from eventstore.log import AppendRefused, Batch, EventLog, Head, LogDamaged
-from eventstore.vouchers import FoldedState, apply_batch, empty_state
 from gateway.claims import Arbiter
 
 ROUNDS_MAX = 20  # each round makes progress unless another gateway interferes; after twenty it is left alone a while
@@ -42,6 +44,7 @@ class Branch(enum.StrEnum):
     BEHIND = "behind"
     AHEAD = "ahead"
     FORKED = "forked"
+    RESTARTED = "restarted"
     HALT = "halt"
 
 
@@ -55,6 +58,25 @@ class PartitionHalted(Exception):
 
 class Unsettled(Exception):
     """Valkey and the log did not come to agree, because others moved them meanwhile: try again later."""
+
+
+class Folded(msgspec.Struct, frozen=True):
+    """A partition's state at one of its batches, to be gone through once."""
+
+    head: Head
+    hashes: Iterable[Finished]
+
+
+Fold = Callable[[int], Awaitable[Folded]]
+"""A partition's state as the log says it is now, or as a snapshot said it was not long ago; what follows is replayed.
+
+Raises LogDamaged, LogFailed, LogLost.
+"""
+
+
+async def nothing_stored(partition: int) -> Folded | None:
+    """No snapshot: every recovery folds the log itself."""
+    return None
 
 
 class Recovered(msgspec.Struct, frozen=True):
@@ -90,7 +112,7 @@ async def recover(
     *,
     mint_tip: Callable[[], bytes],
     now_ms: Callable[[], int],
-    purged: Collection[int],
+    fold: Fold,
 ) -> Recovered:
     """Bring Valkey and the log together.
 
@@ -106,6 +128,8 @@ async def recover(
                 continue
             rounds += 1
             branch, stream = await _look(arbiter, log, partition, log_head, valkey)
+            if branch in (Branch.READY, Branch.BEHIND) and not await arbiter.is_believed(partition):
+                branch = Branch.RESTARTED if valkey.seq else branch
             if branch is Branch.READY:
                 return Recovered(log_head, tuple(done) or (branch,))
             if branch is Branch.HALT:
@@ -115,11 +139,13 @@ async def recover(
                 raise PartitionHalted(partition, _halt_text(log_head, valkey))
             done.append(branch)
             if branch is Branch.AHEAD:
+                await log.append(stream)
+                if not await arbiter.is_believed(partition):
+                    continue
                 # From here on Valkey's head is on the log's chain. Looking again would find it ahead again as long as
                 # another gateway claims faster than we look.
-                await log.append(stream)
                 return Recovered(valkey, tuple(done))
-            await _catch_up(arbiter, log, partition, branch, log_head, valkey, mint_tip, now_ms, purged)
+            await _catch_up(arbiter, log, partition, branch, log_head, valkey, mint_tip, now_ms, fold)
         except AppendRefused:
             continue  # another gateway was quicker: look again
         except LogDamaged as error:
@@ -166,7 +192,7 @@ async def _catch_up(
     valkey: Head,
     mint_tip: Callable[[], bytes],
     now_ms: Callable[[], int],
-    purged: Collection[int],
+    fold: Fold,
 ) -> None:
     """Fence off what was claimed on the older state, then replay or rebuild it."""
     empty = encode_records([], {}, received_ms=now_ms())
@@ -175,9 +201,9 @@ async def _catch_up(
     if branch is Branch.BEHIND and valkey.seq > 0 and fence.seq - valkey.seq <= REPLAY_BATCHES_MAX:
         await _replay(arbiter, log, partition, valkey.seq + 1, fence.seq)
         return
-    state = await _fold(log, partition, purged)
+    state = await fold(partition)
     if not await _is_being_loaded(arbiter, partition):
-        await arbiter.rebuild(partition, state.hashes, state.heads[partition], mint_tip())
+        await arbiter.rebuild(partition, state.hashes, state.head, mint_tip())
 
 
 async def _replay(arbiter: Arbiter, log: EventLog, partition: int, first_seq: int, last_seq: int) -> None:
@@ -189,39 +215,23 @@ async def _replay(arbiter: Arbiter, log: EventLog, partition: int, first_seq: in
         first_seq = batches[-1].seq + 1
 
 
-async def rebuild(
-    arbiter: Arbiter,
-    log: EventLog,
-    partition: int,
-    *,
-    token: bytes,
-    purged: Collection[int],
-    advance: Callable[[int], None] = lambda batches: None,
-) -> Head:
-    """Fold the partition's whole log in memory and load the result; Valkey's old state is gone after this.
-
-    `advance` is told how many more batches were folded.
-    """
-    state = await _fold(log, partition, purged, advance)
-    await arbiter.rebuild(partition, state.hashes, state.heads[partition], token)
-    return state.heads[partition]
-
-
-async def _fold(
+async def fold_log(
     log: EventLog, partition: int, purged: Collection[int], advance: Callable[[int], None] = lambda batches: None
-) -> FoldedState:
-    state = empty_state(log.partitions, purged)
+) -> Folded:
+    """Fold the partition's whole log in this process's memory; `advance` is told how many more batches were folded.
+
+    Raises LogDamaged, LogFailed, LogLost.
+    """
+    fold = BulkFold(partition)
     head = await log.head(partition)
-    seq = 1
-    while seq <= head.seq:
-        batches = await _read(log, partition, seq, READ_BATCHES)
+    while fold.head.seq < head.seq:
+        batches = await _read(log, partition, fold.head.seq + 1, READ_BATCHES)
         for number, batch in enumerate(batches):
             if number % FOLD_BATCHES == 0:
                 await asyncio.sleep(0)
-            apply_batch(state, batch)
-        seq = batches[-1].seq + 1
+            fold.apply(batch)
         advance(len(batches))
-    return state
+    return Folded(fold.head, fold.finished(purged))
 
 
 async def _read(log: EventLog, partition: int, first_seq: int, limit: int) -> list[Batch]:

@@ -26,7 +26,7 @@ VERSION_SECONDS_MAX = 5.0  # `--version` takes milliseconds; a program that hang
 UNIX_PATH_BYTES_MAX = 107  # sockaddr_un.sun_path holds 108 bytes with its NUL, unix(7)
 LOOPBACK = "127.0.0.1"
 ANSWER_SECONDS_MAX = 2.0  # on loopback; a server that is busy for longer is asked again
-TORN = "Unexpected end of file reading the append only file"  # what it says then, Redis 7 and Valkey 8 alike
+SEED_FILE = "dump.rdb"  # what it loads when it starts: a proven snapshot, or there is none
 LOG_TAIL_BYTES = 4096
 LOG_TAIL_LINES = 8
 
@@ -69,6 +69,7 @@ class Answer(msgspec.Struct, frozen=True):
     pid: int
     directory: str
     ready: bool  # loaded, and answers PING
+    keeps_files: bool  # it writes an append-only file, as those of older builds did
 
 
 def version_of(text: str) -> tuple[int, ...] | None:
@@ -93,11 +94,8 @@ def config_text(home: Path, endpoint: Endpoint) -> bytes:
         "protected-mode": "yes",
         "maxmemory-policy": "noeviction",  # an evicted voucher could be redeemed twice
         "save": "",
-        "appendonly": "yes",
-        "appendfsync": "everysec",  # enough: the event log decides, a lost tail is found and repaired
-        # Not "yes": a file torn inside a claim would be cut behind a part of it, and that part be applied by the start
-        # after the next, beside a head that looks right (measured: Valkey 8.1.8). See set_torn_file_aside.
-        "aof-load-truncated": "no",
+        "appendonly": "no",  # nothing it kept would be believed: see embedded.py
+        "dbfilename": SEED_FILE,
         "hash-max-listpack-entries": "128",  # 64 neighbouring vouchers share a hash, as one listpack
         "hash-max-listpack-value": "512",  # a voucher's value is 32 to 352 bytes
     }
@@ -184,7 +182,7 @@ async def ask(endpoint: Endpoint) -> Answer | None:
         facts = await client.info("server", "persistence")
         directory = (await client.config_get("dir"))["dir"] or ""
         ready = not facts["loading"] and await client.ping()
-        return Answer(int(facts["process_id"]), directory, bool(ready))
+        return Answer(int(facts["process_id"]), directory, bool(ready), bool(facts["aof_enabled"]))
     except (redis.exceptions.RedisError, OSError):
         return None
     finally:
@@ -271,16 +269,6 @@ def spawn(program: Path, home: Path, endpoint: Endpoint, inherited_fd: int) -> S
         child.kill()
         child.wait()
         raise EmbeddedFailed(f"cannot watch the server (Linux 5.3 or newer is needed): {error}") from error
-
-
-def set_torn_file_aside(home: Path) -> Path | None:
-    """Where a server that would not load what a power failure left of its append-only file now finds none."""
-    files, aside = home / "appendonlydir", home / "appendonlydir.torn"
-    if TORN not in log_tail(home) or not files.is_dir():
-        return None
-    shutil.rmtree(aside, ignore_errors=True)
-    files.rename(aside)
-    return aside
 
 
 def log_tail(home: Path) -> str:

@@ -111,7 +111,7 @@ async def claim(arbiter: ValkeyArbiter, head: Head, records: Sequence[bytes], du
 async def test_verdicts_are_the_model_s_and_state_is_the_fold_s(valkey_endpoint: str, calls: list[list[Step]]) -> None:
     arbiter = ValkeyArbiter(lambda: connector(valkey_endpoint), lambda partition: None)
     await arbiter.check(0)
-    await arbiter.rebuild(0, {}, EMPTY_HEAD, b"t")
+    await arbiter.rebuild(0, (), EMPTY_HEAD, b"t")
     model, state, head = Model(), empty_state(1), EMPTY_HEAD
     for steps in calls:
         batch = await claim(arbiter, head, [packed(step) for step in steps])
@@ -134,7 +134,7 @@ async def test_restore_leaves_what_the_claim_left(arbiter: ValkeyArbiter) -> Non
         batches.append(await claim(arbiter, head, [packed(step)]))
         head = Head(batches[-1].seq, batches[-1].tip)
         apply_batch(state, batches[-1])
-    assert await arbiter.rebuild(0, {}, EMPTY_HEAD, b"t")
+    assert await arbiter.rebuild(0, (), EMPTY_HEAD, b"t")
     assert await arbiter.head(0) == EMPTY_HEAD
     for batch in batches:
         assert await arbiter.restore(batch) == Head(batch.seq, batch.tip)
@@ -162,7 +162,7 @@ async def test_no_claim_while_a_rebuild_stands(arbiter: ValkeyArbiter) -> None:
 async def test_a_rebuild_that_lost_its_token_is_refused(arbiter: ValkeyArbiter) -> None:
     head = Head(3, b"t" * 16)
     await arbiter._call(0, "FCALL", "tillgate_load_begin_1", 2, "{0}head", "{0}load", "mine")
-    assert await arbiter.rebuild(0, {b"{0}v1:0": {b"1": b"R" * 32}}, head, b"second")
+    assert await arbiter.rebuild(0, {b"{0}v1:0": {b"1": b"R" * 32}}.items(), head, b"second")
     loaded = await arbiter._call(0, "FCALL", "tillgate_load_1", 3, "{0}head", "{0}load", "{0}v1:0", "mine", 1, "1", "x")
     assert loaded == 0
     assert await arbiter._call(0, "GET", "{0}head") == head_value(head)
@@ -172,7 +172,7 @@ async def test_a_rebuild_that_was_overtaken_deletes_nothing(arbiter: ValkeyArbit
     """Its wipe goes through the keys page by page, and may still be at it when the other rebuild is done."""
     await arbiter._call(0, "FCALL", "tillgate_load_begin_1", 2, "{0}head", "{0}load", "first")
     head = Head(3, b"t" * 16)
-    assert await arbiter.rebuild(0, {b"{0}v1:0": {b"1": b"R" * 32}}, head, b"second")
+    assert await arbiter.rebuild(0, {b"{0}v1:0": {b"1": b"R" * 32}}.items(), head, b"second")
     wiped = await arbiter._call(0, "FCALL", "tillgate_load_wipe_1", 3, "{0}head", "{0}load", "{0}v1:0", "first")
     assert wiped == 0
     assert await arbiter.lookup(0, [(b"{0}v1:0", b"1")]) == (head, [b"R" * 32])
@@ -193,7 +193,7 @@ async def test_a_rebuild_shows_its_progress(arbiter: ValkeyArbiter) -> None:
 
 async def test_large_hashes_load_in_pieces(arbiter: ValkeyArbiter) -> None:
     fields = {b"%d" % n: os.urandom(12) for n in range(2500)}
-    assert await arbiter.rebuild(0, {b"{0}r00": fields}, Head(1, b"t" * 16), b"t")
+    assert await arbiter.rebuild(0, {b"{0}r00": fields}.items(), Head(1, b"t" * 16), b"t")
     _, values = await arbiter.lookup(0, [(b"{0}r00", field) for field in fields])
     assert values == list(fields.values())
 

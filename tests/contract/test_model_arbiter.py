@@ -175,7 +175,7 @@ class Pair:
         }
         hashes |= {registry_key(0, CODES[0]): {CODES[0]: REGISTRY_VALUE.pack(1, 7)}}
         head = EMPTY_HEAD if call.number == 0 else Head(call.number, b"h" * 16)
-        await self.same("rebuild", 0, hashes, head, b"t" * 16)
+        await self.same("rebuild", 0, hashes.items(), head, b"t" * 16)
 
     async def _raw(self, *args: Any) -> None:
         await self.same("_call", 0, "FCALL", *args)
@@ -269,7 +269,7 @@ async def test_the_model_takes_back_whole_commands() -> None:
         payload = encode_records([packed(scan) for scan in scans], {}, received_ms=AT_MS)
         await arbiter.claim(0, payload, keyed_of(0, payload), tip=os.urandom(16), at_ms=AT_MS, durable_seq=0)
         if number % 10 == 0:
-            await arbiter.rebuild(0, {b"{0}v1:0": {b"1": b"R" * 32}}, Head(number, b"t" * 16), os.urandom(16))
+            await arbiter.rebuild(0, {b"{0}v1:0": {b"1": b"R" * 32}}.items(), Head(number, b"t" * 16), os.urandom(16))
     replica = model.copied()
     for server in (replica, model):
         for writes, picture in reversed(states):

@@ -15,7 +15,7 @@ from gateway.directory import Rejected
 from gateway.guesses import GUESSES_MAX
 from gateway.messages import Redeem, Reverse, Verdict
 from gateway.preview import Previewed, preview
-from gateway.recovery import Branch, Recovered, rebuild
+from gateway.recovery import Branch, Recovered, fold_log
 
 pytestmark = pytest.mark.parametrize("partitions", (1, 3))
 
@@ -257,7 +257,8 @@ async def test_a_purged_campaign_is_forgotten_by_valkey_and_by_a_rebuild(w: Worl
     assert await w.core.desk.purge("op", "brief") == 1
     assert await w.verdict(1, w.scan(gone[0])) is Verdict.CLOSED
     for lane in w.core.lanes:
-        await rebuild(w.core.arbiter, w.core.log, lane.partition, token=b"t" * 16, purged=w.core.control.purged())
+        folded = await fold_log(w.core.log, lane.partition, w.core.control.purged())
+        await w.core.arbiter.rebuild(lane.partition, folded.hashes, folded.head, b"t" * 16)
     assert not any(b"v2:" in key for key in live_state(valkey_endpoint))
     assert sum(len(fields) for fields in live_state(valkey_endpoint).values()) == 2
     assert await w.verdict(2, w.scan(kept[0])) is Verdict.ALREADY_REDEEMED

@@ -52,7 +52,7 @@ async def test_nothing_in_the_data_directory_is_open_to_others(tmp_path: Path) -
         (code,) = await here.w.codes(1)
         assert (await till.verdict(here.w.scan(code)))[0] is Verdict.ACCEPTED
         found = {path.name: path.stat().st_mode & 0o077 for path in (tmp_path / "data").rglob("*")}
-    assert {"log.db", "index.db", "index.db-wal", "valkey.log", "appendonlydir", GATEWAY_FILE} <= found.keys()
+    assert {"log.db", "index.db", "index.db-wal", "valkey.log", GATEWAY_FILE} <= found.keys()
     assert [name for name, open_bits in found.items() if open_bits] == []
 
 

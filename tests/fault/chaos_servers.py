@@ -20,7 +20,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from gateway.main import GATEWAY_FILE, Served
-from gateway.valkey_server import Endpoint, config_text, find_server, packaged_server, set_torn_file_aside
+from gateway.valkey_server import Endpoint, config_text, find_server, log_tail, packaged_server
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 START_S = 30.0  # it takes one; more on a machine that also loads itself
@@ -78,6 +78,20 @@ class Process:
         return self.log.read_text(errors="replace")[-1500:] if self.log.exists() else ""
 
 
+OWN_SETTINGS = b"appendonly yes\nappendfsync everysec\naof-load-truncated no\n"
+TORN = "Unexpected end of file reading the append only file"  # what it says then, Redis 7 and Valkey 8 alike
+
+
+def set_torn_file_aside(home: Path) -> Path | None:
+    """Where a server that would not load what a power failure left of its append-only file now finds none."""
+    files, aside = home / "appendonlydir", home / "appendonlydir.torn"
+    if TORN not in log_tail(home) or not files.is_dir():
+        return None
+    shutil.rmtree(aside, ignore_errors=True)
+    files.rename(aside)
+    return aside
+
+
 class Valkey(Process):
     name = "valkey"
 
@@ -88,7 +102,8 @@ class Valkey(Process):
         self.files = home / "appendonlydir"
         self.set_aside = 0
         home.mkdir(exist_ok=True)
-        (home / "valkey.conf").write_bytes(config_text(home, Endpoint(unix_path=str(self.socket))))
+        # As an operator would run one of his own: the private one of a gateway keeps no file that could be torn.
+        (home / "valkey.conf").write_bytes(config_text(home, Endpoint(unix_path=str(self.socket))) + OWN_SETTINGS)
 
     @classmethod
     async def make(cls, disk: Disk, home: Path) -> "Valkey":

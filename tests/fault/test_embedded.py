@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from private_valkey import connected, pid_of, runs, until, until_replaced
 
+from eventstore.log import Head
+from eventstore.snapshot import END, row, start_rows
 from gateway.embedded import (
     RESTARTS_MAX,
     EmbeddedFailed,
@@ -21,7 +23,7 @@ from gateway.embedded import (
     State,
     endpoint_of,
 )
-from gateway.valkey_server import UNIX_PATH_BYTES_MAX, ask
+from gateway.valkey_server import SEED_FILE, UNIX_PATH_BYTES_MAX, ask
 
 GATEWAY = """
 import asyncio, os, sys
@@ -85,41 +87,54 @@ async def test_start_and_stop_leave_no_process_and_no_socket(embedded: EmbeddedV
     await embedded.stop()  # harmless
 
 
-async def test_what_was_written_survives_a_stop(embedded: EmbeddedValkey) -> None:
+HASH = row(b"{0}v7:0", {b"1": b"R" * 32})
+
+
+async def seed(home: Path) -> None:
+    (home / SEED_FILE).write_bytes(start_rows({0: Head(3, b"t" * 16)}) + HASH + END)
+
+
+async def test_nothing_that_was_written_survives_a_stop(embedded: EmbeddedValkey, directory: Path) -> None:
     async with connected(await embedded.start()) as client:
         await client.set("voucher", "redeemed")
     await embedded.stop()
+    assert not [path for path in (directory / "valkey").rglob("*") if path.suffix in (".aof", ".rdb")]
     async with connected(await embedded.start()) as client:
-        assert await client.get("voucher") == b"redeemed"
+        assert await client.dbsize() == 0
 
 
-async def test_a_killed_server_is_restarted_with_what_it_held(embedded: EmbeddedValkey, reports: list[str]) -> None:
-    endpoint = await embedded.start()
-    first = pid_of(embedded)
-    async with connected(endpoint) as client:
-        await client.set("voucher", "redeemed")
-    os.kill(first, signal.SIGKILL)
-    await until_replaced(embedded, first)
-    async with connected(endpoint) as client:  # the same endpoint
-        assert await client.get("voucher") == b"redeemed"
-    assert embedded.restarts == 1
-    assert f"(pid {first}) was killed by SIGKILL" in reports[0]
-    assert f"restarted the private Valkey (pid {embedded.pid})" in reports[1]
+async def test_a_killed_server_is_restarted_on_its_seed(directory: Path, reports: list[str]) -> None:
+    embedded = EmbeddedValkey(directory, on_report=reports.append, seed=seed)
+    try:
+        endpoint = await embedded.start()
+        first = pid_of(embedded)
+        async with connected(endpoint) as client:
+            await client.set("{0}head", "something else")
+        os.kill(first, signal.SIGKILL)
+        await until_replaced(embedded, first)
+        async with connected(endpoint) as client:  # the same endpoint
+            assert await client.get("{0}head") == b"t" * 16 + b"3"
+            assert await client.hgetall("{0}v7:0") == {b"1": b"R" * 32}
+        assert not (directory / "valkey" / SEED_FILE).exists()
+        assert embedded.restarts == 1
+        assert f"(pid {first}) was killed by SIGKILL" in reports[0]
+        assert f"restarted the private Valkey (pid {embedded.pid})" in reports[1]
+    finally:
+        await embedded.stop()
 
 
 async def test_a_server_that_cannot_live_is_given_up(
-    embedded: EmbeddedValkey, directory: Path, reports: list[str]
+    embedded: EmbeddedValkey, reports: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await embedded.start()
-    manifest = next((directory / "valkey" / "appendonlydir").glob("*.manifest"))
-    manifest.write_text("this is no manifest\n")
+    monkeypatch.setattr("gateway.valkey_server.config_text", lambda home, endpoint: b"no-such-directive yes\n")
     os.kill(pid_of(embedded), signal.SIGKILL)
     await until_state(embedded, State.FAILED)
     assert embedded.restarts == RESTARTS_MAX
     assert embedded.pid is None
     assert sum("while starting" in report for report in reports) == RESTARTS_MAX
     assert "not restarted again" in reports[-1]
-    assert "manifest" in reports[-1]  # the end of its log says why
+    assert "no-such-directive" in reports[-1]  # the end of its log says why
 
 
 async def test_a_server_killed_again_and_again_is_given_up(
@@ -139,39 +154,42 @@ async def test_a_server_killed_again_and_again_is_given_up(
     await embedded.start()
 
 
-async def test_a_server_that_cannot_start_says_why(embedded: EmbeddedValkey, directory: Path) -> None:
-    files = directory / "valkey" / "appendonlydir"
-    files.mkdir(parents=True)
-    (files / "appendonly.aof.manifest").write_text("this is no manifest\n")
-    with pytest.raises(EmbeddedFailed, match=r"exit code 1 while starting(?s:.*)manifest"):
-        await embedded.start()
+async def test_a_server_that_cannot_start_says_why(embedded: EmbeddedValkey, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr("gateway.valkey_server.config_text", lambda home, endpoint: b"no-such-directive yes\n")
+        with pytest.raises(EmbeddedFailed, match=r"exit code 1 while starting(?s:.*)no-such-directive"):
+            await embedded.start()
     assert embedded.state.name == "STOPPED"
-    (files / "appendonly.aof.manifest").unlink()
     await embedded.start()  # nothing of the failed attempt stands in the way
 
 
-async def test_a_file_torn_inside_a_claim_is_set_aside_and_no_half_of_it_ever_comes_back(
-    embedded: EmbeddedValkey, directory: Path, reports: list[str]
-) -> None:
-    async def write(head: int) -> None:
-        async with connected(await embedded.start()) as client, client.pipeline(transaction=True) as claim:
-            claim.set("head", head)
-            claim.hset("vouchers", f"a{head}", "redeemed")
-            claim.hset("vouchers", f"b{head}", "redeemed")
-            await claim.execute()
+async def test_a_seed_that_it_cannot_load_is_left_out(directory: Path, reports: list[str]) -> None:
+    async def torn(home: Path) -> None:
+        await seed(home)
+        whole = (home / SEED_FILE).read_bytes()
+        (home / SEED_FILE).write_bytes(whole[:-20])
+
+    embedded = EmbeddedValkey(directory, on_report=reports.append, seed=torn)
+    try:
+        async with connected(await embedded.start()) as client:
+            assert await client.dbsize() == 0
+        assert "would not start on its snapshot" in reports[0]
+    finally:
         await embedded.stop()
 
-    await write(1)
-    await write(2)
-    (file,) = (directory / "valkey" / "appendonlydir").glob("*.incr.aof")
-    content = file.read_bytes()
-    file.write_bytes(content[: content.rindex(b"HSET") + 2])
-    await write(3)
-    assert "appendonlydir.torn" in reports[0]
-    assert (directory / "valkey" / "appendonlydir.torn" / file.name).exists()
-    async with connected(await embedded.start()) as client:  # with `aof-load-truncated yes`, a2 comes back without b2
-        assert set(await client.hkeys("vouchers")) == {b"a3", b"b3"}
-    assert len(reports) == 1
+
+async def test_a_server_with_an_append_only_file_is_not_adopted(
+    embedded: EmbeddedValkey, directory: Path, reports: list[str]
+) -> None:
+    orphan_of_killed_gateway(directory)
+    endpoint = endpoint_of(directory)
+    assert endpoint is not None
+    async with connected(endpoint) as client:
+        await client.config_set("appendonly", "yes")
+        await client.set("voucher", "redeemed")
+    async with connected(await embedded.start()) as client:
+        assert await client.dbsize() == 0
+    assert any("is not believed" in report for report in reports)
 
 
 async def test_stop_during_the_restart_leaves_no_process(embedded: EmbeddedValkey, reports: list[str]) -> None:
@@ -217,12 +235,10 @@ async def test_an_adopted_server_that_dies_is_restarted(
 ) -> None:
     orphan = orphan_of_killed_gateway(directory)
     endpoint = await embedded.start()
-    async with connected(endpoint) as client:
-        await client.set("voucher", "redeemed")
     os.kill(orphan, signal.SIGKILL)
     await until_replaced(embedded, orphan)
     async with connected(endpoint) as client:
-        assert await client.get("voucher") == b"redeemed"
+        assert await client.dbsize() == 0
     assert f"(pid {orphan}) ended" in reports[1]
 
 

@@ -11,6 +11,9 @@ from sim.operator_desk import Operator
 from sim.terminals import Terminal
 from sim.valkey_model import ModelValkey
 
+from eventstore.bulk_fold import BulkFold, by_field
+from eventstore.vouchers import head_key, head_value
+
 SLOWNESS = 20  # times slower, while something is slow
 
 
@@ -46,6 +49,7 @@ class Faults:
         link: tuple[Callable[[], None], ...] = (self._cut, self._cut_all, self._black_hole, self._till_crash)
         valkey: tuple[Callable[[], None], ...] = (
             *(self._lose_tail, self._lose_tail, self._lose_tail, self._wipe, self._split, self._flush),
+            *(self._restart_on_snapshot, self._rot),
         )
         harmless: tuple[Callable[[], None], ...] = (
             *(self._out_of_memory, self._loading, self._unfit, self._pause, self._slow, self._fail_log, self._restart),
@@ -60,6 +64,8 @@ class Faults:
             self._allowed = [*self._allowed[:2], *[self._split] * 4]
         elif world.focus == "load_1":
             self._allowed = [*self._allowed[:1], self._wipe, self._flush]
+        elif world.focus == "rot":
+            self._allowed = [*self._allowed[:2], *[self._rot] * 3, self._restart_on_snapshot]
         elif world.focus == "load_wipe_1":
             self._allowed = [self._split, self._lose_tail, self._lose_tail]
         self._backup: dict[int, int] = {}
@@ -161,6 +167,35 @@ class Faults:
 
     def _flush(self) -> None:
         self._world.host.server.wipe(functions=False)
+
+    def _rot(self) -> None:
+        """A bit of its file is another one when it is read back; without a file, it comes back with nothing."""
+        server = self._world.host.server
+        if not server.append_only:
+            self._wipe()
+            return
+        self._crash(self._choose.choice((0, 0, 1, 3)))
+        held = [(key, field) for key in sorted(server.hashes) for field in sorted(server.hashes[key])]
+        if held:
+            key, field = self._choose.choice(held)
+            value = server.hashes[key][field]
+            server.hashes[key][field] = bytes([value[0] ^ 1]) + value[1:]
+
+    def _restart_on_snapshot(self) -> None:
+        """A private server ends, and starts on what the log said some time ago; it has no redis stream then."""
+        host, store = self._world.host, self._world.store
+        self._crash(0)
+        host.server.wipe(functions=True)
+        host.server.append_only = False
+        for partition in range(store.partitions):
+            chain = store.chains[partition]
+            fold = BulkFold(partition)
+            for batch in chain[: self._choose.randint(0, len(chain))]:
+                fold.apply(batch)
+            if fold.head.seq:
+                host.server.strings[head_key(partition)] = head_value(fold.head)
+            for key, held in fold.finished():
+                host.server.hashes[key] = by_field(held)
 
     def _split(self) -> None:
         """A replica that lags is promoted; some gateways still talk to the old primary for a while."""

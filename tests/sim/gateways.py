@@ -20,7 +20,7 @@ from gateway.desk import Desk
 from gateway.lane import Asked, Lane, LaneState
 from gateway.ledger import Ledger, add_ids_ahead, recent_ids
 from gateway.messages import Redeem, Reverse
-from gateway.recovery import PartitionHalted, Recovered
+from gateway.recovery import PartitionHalted, Recovered, fold_log
 from gateway.redeem import Redeemer
 from gateway.reversals import Reversals
 
@@ -125,7 +125,7 @@ class Gateway:
             self.log,
             now_ms=self._now_ms,
             mint_tip=self._mint_tip,
-            purged=self.control.purged,
+            fold=lambda partition: fold_log(self.log, partition, self.control.purged()),
             on_batch=on_batch,
             on_fatal=self._on_fatal,
             on_recovered=self.around.on_recovered,

@@ -72,6 +72,7 @@ class ValkeyHost:
             line.cut(0)
         self.lines.clear()
         self.server.roll_back(max(0, self.server.writes - lost_writes))
+        self.server.restarted()
 
     def start(self) -> None:
         self.up = True

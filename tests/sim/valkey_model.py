@@ -6,22 +6,27 @@ gateway/claim.lua; tests/contract/test_model_arbiter.py holds the two against ea
 """
 
 import copy
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from redis.exceptions import BusyLoadingError, OutOfMemoryError, ResponseError
+from sim import valkey_rules
 
-REDEEM, REVERSE, VOID, IMPORT = 1, 2, 3, 4
-APPLIED, TOMBSTONED, REPEATED, REVERSED, CONFLICT, CONFLICT_AGAIN = 0, 1, 2, 3, 4, 6
-VOIDED, ALREADY_REDEEMED, TOO_MANY, DUPLICATE = 20, 21, 22, 43
-ENTRY = 32
-FULL = 10 * ENTRY
-CONFLICTS_FULL = 256 * ENTRY
+IMPORT = 4
 TRIM_EVERY = 16
 SCAN_KEYS = 3  # keys a SCAN call returns: few, so that much can happen between two of them
 MISSING: Any = ...  # what a note holds for a key that was not there; copies to itself
 Writes = list[tuple[bytes, bytes, bytes]]
 Table = dict[Any, Any]
+
+
+_ids = itertools.count(1)
+
+
+def _fresh_id() -> bytes:
+    """Never the same again; nothing of a run depends on which."""
+    return b"%040x" % next(_ids)
 
 
 class ModelValkey:
@@ -35,6 +40,8 @@ class ModelValkey:
         self.loaded: bytes | None = None
         self.policy, self.role = b"noeviction", b"master"
         self.out_of_memory = self.loading = False
+        self.append_only = False  # then what it holds after a crash was read from a file without checksums
+        self.run, self.replid, self.former = _fresh_id(), _fresh_id(), b"0" * 40
         self.writes = 0  # commands that wrote; a history position
         self._trims = trims
         self._undo: list[tuple[int, Table, Any, Any]] = []
@@ -50,7 +57,8 @@ class ModelValkey:
             b"UNLINK": self._unlink,
             b"HGETALL": self._hgetall,
             b"HDEL": self._hdel,
-            b"CONFIG": lambda args: [b"maxmemory-policy", self.policy],
+            b"CONFIG": self._config,
+            b"INFO": self._info,
             b"ROLE": lambda args: [self.role],
             b"FUNCTION": self._function,
         }
@@ -86,6 +94,10 @@ class ModelValkey:
                 table[key] = old
         self.writes = min(self.writes, writes)
 
+    def restarted(self) -> None:
+        """It is another run, with what its file held."""
+        self.run, self.replid, self.former = _fresh_id(), _fresh_id(), b"0" * 40
+
     def wipe(self, *, functions: bool) -> None:
         """An empty server: after FLUSHALL (which keeps the functions) or on a new disk."""
         for table in (self.strings, self.hashes, self.streams, self.newest):
@@ -100,6 +112,7 @@ class ModelValkey:
         parts = (self.strings, self.hashes, self.streams, self.newest, self._undo)  # together: the notes name tables
         twin.strings, twin.hashes, twin.streams, twin.newest, twin._undo = copy.deepcopy(parts)
         twin.loaded, twin.writes = self.loaded, self.writes
+        twin.append_only, twin.former = self.append_only, self.replid
         return twin
 
     def _put(self, table: Table, key: Any, value: Any) -> None:
@@ -120,6 +133,14 @@ class ModelValkey:
         self._put(fields, field, value)
 
     # --- commands ---
+
+    def _config(self, args: list[bytes]) -> list[bytes]:
+        append_only = b"yes" if self.append_only else b"no"
+        return [b"maxmemory-policy", self.policy, b"appendonly", append_only, b"aof-load-truncated", b"no"]
+
+    def _info(self, args: list[bytes]) -> bytes:
+        told = (b"run_id", self.run), (b"master_replid", self.replid), (b"master_replid2", self.former)
+        return b"# INFO\r\n" + b"".join(b"%s:%s\r\n" % pair for pair in told)
 
     def _set_command(self, args: list[bytes]) -> bytes:
         self._put(self.strings, args[0], args[1])
@@ -278,60 +299,11 @@ class ModelValkey:
                 slot = (key, field)
                 value = values[slot] if slot in values else self.hashes.get(key, {}).get(field)
                 if decided is None:
-                    verdict, entry = _judge(op, verdict, record, value)
+                    verdict, entry = valkey_rules.judge(op, verdict, record, value)
                     told += index.to_bytes(2, "little") + entry if entry else b""
-                changed = _effect(op, verdict, record, value or b"", stamp)
+                changed = valkey_rules.effect(op, verdict, record, value or b"", stamp)
                 if changed is not None:
                     values[slot] = changed
                     writes.append((key, field, changed))
             verdicts.append(verdict)
         return bytes(verdicts), told, writes
-
-
-def _judge(op: int, static: int, record: bytes, value: bytes | None) -> tuple[int, bytes]:
-    """(verdict, the entry to tell of or nothing)."""
-    if op == IMPORT:
-        if value is None:
-            return APPLIED, b""
-        return (REPEATED if value[:4] == record[4:8] else DUPLICATE), b""
-    value = value or b""
-    rows = [value[at : at + ENTRY] for at in range(0, len(value), ENTRY)]
-    mine = next((row for row in rows if row[1:17] == record[32:48]), b"")
-    if op == REVERSE:
-        if mine and mine[:1] != b"R":
-            return REPEATED, mine
-        if static:
-            return static, b""
-        if mine:
-            return APPLIED, b""
-        return (TOO_MANY if len(value) >= FULL else TOMBSTONED), b""
-    is_held = bool(rows) and rows[0][:1] in b"RV"
-    if mine[:1] == b"c":
-        return CONFLICT_AGAIN, (rows[0] if is_held else mine)
-    if mine:
-        return (REPEATED if mine[:1] in b"RV" else REVERSED), mine
-    if op == REDEEM and static == CONFLICT:
-        return (CONFLICT, rows[0]) if is_held else (APPLIED, b"")
-    if is_held:
-        verdict = ALREADY_REDEEMED if rows[0][:1] == b"R" else VOIDED
-        return (static, b"") if 0 < static < verdict else (verdict, rows[0])
-    if 0 < static < TOO_MANY:
-        return static, b""
-    return (TOO_MANY if len(value) >= FULL else static), b""
-
-
-def _effect(op: int, verdict: int, record: bytes, value: bytes, stamp: bytes) -> bytes | None:
-    if op == IMPORT:
-        return record[4:16] if verdict == APPLIED else None
-    who = record[32:52] + stamp
-    if verdict == CONFLICT and op == REDEEM and len(value) < CONFLICTS_FULL:
-        return value + b"c" + who
-    if verdict > TOMBSTONED:
-        return None
-    if op == REDEEM:
-        return b"R" + who + value
-    if op == VOID:
-        return b"V" + who + value
-    if verdict == TOMBSTONED:
-        return value + b"t" + who
-    return value[ENTRY:] + b"r" + value[1:21] + stamp

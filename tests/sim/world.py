@@ -18,7 +18,7 @@ from sim.operator_desk import Operator
 from sim.terminals import Terminal, Told
 from sim.valkey_model import ModelValkey
 
-from gateway import claims, ids, lane, recovery
+from gateway import ids, lane, loading, recovery
 from gateway.recovery import Branch, PartitionHalted, Recovered
 
 GATEWAYS = 2
@@ -27,6 +27,7 @@ CALM_S_MAX = 15.0  # within this, after the last fault, everything must have bee
 OPERATOR_SHARE = 0.03  # of what happens
 STILL_S = 1.5  # nothing happened for so long: nothing is on its way
 RUN_S_MAX = 300.0  # of virtual time; a run that has not had its events by then is stuck
+APPEND_ONLY_SHARE = 0.4  # of the seeds: Valkey keeps a file, and is rebuilt after each start
 BACKUP_ONE_IN = 12  # seeds in which the log is restored from a backup
 AMBUSH_CHANCE = {  # of a fault at the very moment of an operation
     "claim_1": 0.05,
@@ -43,6 +44,7 @@ FOCUSES = (
     "",
     "pause",
     "split",
+    "rot",
     "claim_1",
     "append",
     "restore_1",
@@ -53,7 +55,7 @@ FOCUSES = (
 )
 KNOBS: tuple[tuple[Any, str, tuple[int, ...]], ...] = (  # limits that a short run never meets are small in some seeds
     (ids, "GENERATION_IDS", (24, ids.GENERATION_IDS)),
-    (claims, "LOAD_FIELDS_MAX", (1, claims.LOAD_FIELDS_MAX)),
+    (loading, "LOAD_FIELDS_MAX", (1, loading.LOAD_FIELDS_MAX)),
     (valkey_model, "SCAN_KEYS", (1, valkey_model.SCAN_KEYS)),
     (recovery, "REPLAY_BATCHES_MAX", (3, recovery.REPLAY_BATCHES_MAX)),
     (lane, "RECORDS_PER_BATCH_MAX", (3, lane.RECORDS_PER_BATCH_MAX)),
@@ -93,6 +95,7 @@ class World:
         partitions = choose.choice((1, 1, 2))
         self.store = LogStore(partitions, control_batches(partitions))
         self.host = ValkeyHost(self.loop, self.pace, ModelValkey(lambda: choose.random() < 0.5), self.note)
+        self.host.server.append_only = choose.random() < APPEND_ONLY_SHARE
         self._hosts = [self.host] * GATEWAYS
         log_repeats = choose.choice((0.0, 0.0, 0.1))
         self.around = [self._surroundings(number, log_repeats) for number in range(GATEWAYS)]
@@ -109,10 +112,13 @@ class World:
         if self.focus == "pause":
             self._fault_share, self._act_every_s = 0.05, 0.02
         if self.focus == "split":
+            self.host.server.append_only = False  # a rebuild after each start would hide what a lag leaves
             self._fault_share, self._log_pace.typical_s = 0.03, 4 * self.pace.typical_s
             self._act_every_s = self.pace.typical_s * choose.choice((2, 10))
+        if self.focus == "rot":
+            self.host.server.append_only, self._fault_share = True, 0.03
         if self.focus.startswith("load"):
-            self._fault_share, claims.LOAD_FIELDS_MAX, valkey_model.SCAN_KEYS = 0.03, 1, 1
+            self._fault_share, loading.LOAD_FIELDS_MAX, valkey_model.SCAN_KEYS = 0.03, 1, 1
             self._log_pace.typical_s = 0.005
         self.faults = Faults(self, backup=seed % BACKUP_ONE_IN == 0)
 

@@ -1,0 +1,106 @@
+"""Loading a partition's whole state into Valkey, and knowing afterwards that it is still what was loaded.
+
+`{p}load` holds the token of a rebuild under way, and claims are refused while it stands; each call below proves its
+token, so that a rebuild which another one has overtaken changes nothing any more (claim.lua).
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from typing import Any
+
+import msgspec
+
+from eventstore.bulk_fold import Finished, rows_of
+from eventstore.log import Head
+from eventstore.vouchers import head_key, head_value
+
+LOAD_FIELDS_MAX = 1000  # Lua's unpack() stops at about 8,000 values; a call of 2,000 stays under a millisecond
+LOADS_IN_FLIGHT = 4  # of a rebuild: a lane's look-ups must not wait for more than some 10 ms
+
+Call = Callable[..., Awaitable[Any]]  # one command to the partition's Valkey, and its reply
+
+
+class Run(msgspec.Struct, frozen=True):
+    """Which life of a server this is, as its INFO says; `{p}run` keeps id and replid of the one that was rebuilt.
+
+    A start from an append-only file gives it a new id and a new replid. A replica that is promoted has another id, and
+    names its primary's replid as the former one (zeros: none): what it holds came over the network, not from that file.
+    """
+
+    id: bytes
+    replid: bytes
+    former: bytes
+
+
+def run_of(facts: bytes) -> Run:
+    """What an INFO of the sections server and replication says."""
+    told = {name: value for name, _, value in (line.partition(b":") for line in facts.splitlines())}
+    return Run(told[b"run_id"], told[b"master_replid"], told[b"master_replid2"])
+
+
+async def load_all(
+    call: Call,
+    old_keys: AsyncIterator[list[bytes]],
+    partition: int,
+    hashes: Iterable[Finished],
+    head: Head,
+    token: bytes,
+) -> bool:
+    """Wipe, load, and set the head. False: another rebuild took over."""
+    head_load = (head_key(partition), b"{%d}load" % partition)
+    await call("FCALL", "tillgate_load_begin_1", 2, *head_load, token)
+    async for page in old_keys:
+        doomed = [key for key in page if key not in head_load]
+        keys = (*head_load, *doomed)
+        if doomed and not await call("FCALL", "tillgate_load_wipe_1", len(keys), *keys, token):
+            return False
+    if not await _load_hashes(call, head_load, hashes, token):
+        return False
+    value = head_value(head) if head.seq else b""
+    return bool(await call("FCALL", "tillgate_load_finish_1", 2, *head_load, token, value))
+
+
+async def _load_hashes(call: Call, head_load: tuple[bytes, bytes], hashes: Iterable[Finished], token: bytes) -> bool:
+    """LOADS_IN_FLIGHT calls at a time: Valkey works on one while the next is made."""
+    under_way: deque[asyncio.Future[Any]] = deque()
+    try:
+        for rows in load_calls(hashes):
+            keys = [*head_load, *(key for key, _ in rows)]
+            args = [part for _, fields in rows for part in fields]
+            under_way.append(asyncio.ensure_future(call("FCALL", "tillgate_load_1", len(keys), *keys, token, *args)))
+            await asyncio.sleep(0)  # so that it is sent before the next is made
+            if len(under_way) >= LOADS_IN_FLIGHT and not await under_way.popleft():
+                return False
+        while under_way:
+            if not await under_way.popleft():
+                return False
+    finally:
+        for left in under_way:
+            left.cancel()
+            left.add_done_callback(_seen)
+    return True
+
+
+def load_calls(hashes: Iterable[Finished]) -> Iterator[list[tuple[bytes, list[Any]]]]:
+    """Rows of (hash key, [count, field, value, ...]), cut into calls of about LOAD_FIELDS_MAX fields."""
+    call: list[tuple[bytes, list[Any]]] = []
+    size = 0
+    for key, held in hashes:
+        parts = rows_of(held)
+        for start in range(0, len(parts), 2 * LOAD_FIELDS_MAX):
+            part = parts[start : start + 2 * LOAD_FIELDS_MAX]
+            count = len(part) // 2
+            call.append((key, [count, *part]))
+            size += count
+            if size >= LOAD_FIELDS_MAX:
+                yield call
+                call, size = [], 0
+    if call:
+        yield call
+
+
+def _seen(call: "asyncio.Future[Any]") -> None:
+    """Nobody waits for it any more, however it ends."""
+    if not call.cancelled():
+        call.exception()

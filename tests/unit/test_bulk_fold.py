@@ -1,0 +1,164 @@
+"""The fold for millions against the fold of one record at a time: the same hashes, whatever happened."""
+
+import random
+
+import pytest
+from log_batches import head_of, id16, record, redeemed
+
+from eventstore.bulk_fold import BulkFold, Fields, Slice, by_field, rows_of
+from eventstore.events import CONFLICT, IMPORT, REDEEM, REVERSE, VOID
+from eventstore.log import EMPTY_HEAD, Batch, Head, LogDamaged
+from eventstore.snapshot import row, rows_in
+from eventstore.vouchers import FoldedState, apply_batch, empty_state, next_value, registry_key, voucher_key
+
+APPLIED, TOMBSTONED, REFUSED = 0, 1, 21
+WAYS = (
+    *[(REDEEM, APPLIED)] * 6,
+    *[(REVERSE, APPLIED)] * 4,
+    (REVERSE, TOMBSTONED),
+    (VOID, APPLIED),
+    (REDEEM, CONFLICT),
+    (IMPORT, APPLIED),
+)
+
+
+def chain(seed: int, count: int, *, partition: int = 0, plain: bool = False) -> list[Batch]:
+    """Batches as claims could have made them, over few vouchers (many if `plain`: then all are redeemed at once)."""
+    draw, state, batches, head = random.Random(seed), empty_state(partition + 1), [], EMPTY_HEAD
+    fresh = iter(draw.sample(range(1 << 40), 40 * count))
+    for _ in range(count):
+        rows = []
+        values: dict[tuple[int, int], bytes] = {}
+        codes: set[bytes] = set()
+        for _ in range(draw.randint(0, 30)):
+            if plain:
+                rows.append((record(serial=next(fresh), claim_id=draw.randbytes(16), terminal=4), APPLIED))
+                continue
+            op, verdict = draw.choice(WAYS)
+            campaign, serial = draw.randint(1, 3), draw.choice((1, 2, 63, 64, 300, 1 << 63))
+            claim_id, code = id16("claim", draw.randint(1, 40)), id16("code", draw.randint(1, 60))
+            if op == IMPORT:
+                held = state.hashes.get(registry_key(partition, code), {})
+                if code in held or code in codes:
+                    verdict = 43
+                codes.add(code)
+            else:
+                value = values.get((campaign, serial))
+                if value is None:
+                    value = state.hashes.get(voucher_key(partition, campaign, serial), {}).get(
+                        b"%d" % (serial % 64), b""
+                    )
+                after = next_value(value, op, verdict, claim_id + bytes(4), bytes(11))
+                if after is None:
+                    verdict = REFUSED
+                else:
+                    values[campaign, serial] = after
+            packed = record(op, campaign=campaign, serial=serial, redemption_id=code, claim_id=claim_id, terminal=9)
+            rows.append((packed, verdict))
+        batch = redeemed(partition, head, rows)
+        head = head_of(batch)
+        apply_batch(state, batch)
+        batches.append(batch)
+    return batches
+
+
+def slowly(batches: list[Batch], purged: tuple[int, ...] = ()) -> FoldedState:
+    state = empty_state(batches[0].partition + 1, purged)
+    for batch in batches:
+        apply_batch(state, batch)
+    return state
+
+
+def taken_out(fold: BulkFold, purged: tuple[int, ...] = ()) -> dict[bytes, Fields]:
+    return {key: by_field(held) for key, held in fold.finished(purged)}
+
+
+def put_back(rows: bytes, partition: int, mine: Slice, head: Head) -> BulkFold:
+    fold = BulkFold(partition, mine, head)
+    for key, held in rows_in(rows):
+        fold.put(key, held)
+    return fold
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("slices", (1, 3))
+def test_it_is_the_same_fold_also_when_it_was_written_down_in_between(seed: int, slices: int) -> None:
+    batches = chain(seed, 60, partition=seed % 3, plain=seed % 4 == 3)
+    partition, cut = batches[0].partition, 20 + seed
+    purged = (2,) if seed % 2 else ()
+    found: dict[bytes, Fields] = {}
+    for number in range(slices):
+        fold = BulkFold(partition, Slice(number, slices))
+        for batch in batches[:cut]:
+            fold.apply(batch)
+        rows = b"".join(row(key, held) for key, held in fold.finished())
+        fold = put_back(rows, partition, Slice(number, slices), head_of(batches[cut - 1]))
+        for batch in batches[cut:]:
+            fold.apply(batch)
+        assert fold.head == head_of(batches[-1])
+        part = taken_out(fold, purged)
+        assert not part.keys() & found.keys()
+        found |= part
+    assert found == slowly(batches, purged).hashes
+
+
+def test_plain_redemptions_are_written_as_they_lie_and_others_are_worked_out() -> None:
+    fold = BulkFold(0)
+    for batch in chain(1, 30, plain=True):
+        fold.apply(batch)
+    assert all(isinstance(held, bytes) for _, held in fold.finished())
+    fold = BulkFold(0)
+    for batch in chain(1, 60):
+        fold.apply(batch)
+    assert any(isinstance(held, dict) for key, held in fold.finished() if b"v" in key)
+
+
+def test_fields_and_values_in_turn() -> None:
+    batches = chain(5, 40)
+    fold = BulkFold(0)
+    for batch in batches:
+        fold.apply(batch)
+    expected = slowly(batches).hashes
+    for key, held in fold.finished():
+        parts = rows_of(held)
+        assert dict(zip(parts[::2], parts[1::2], strict=True)) == expected[key]
+
+
+@pytest.mark.parametrize(
+    ("rows", "why"),
+    (
+        ([(record(VOID), TOMBSTONED)], "op 3 cannot have had verdict 1"),
+        ([(record(REVERSE), APPLIED)], "op 2 cannot have had verdict 0 on voucher 7-1"),
+        ([(record(claim_id=id16("a")), APPLIED), (record(claim_id=id16("b")), APPLIED)], "on voucher 7-1"),
+        ([(record(IMPORT), APPLIED), (record(IMPORT), APPLIED)], "a code that was known"),
+        ([(record(9), APPLIED)], "op 9"),
+    ),
+)
+def test_what_no_claim_would_have_said_is_damage(rows: list[tuple[bytes, int]], why: str) -> None:
+    batch = redeemed(0, EMPTY_HEAD, rows)
+    with pytest.raises(LogDamaged, match=why):  # noqa: PT012 - some is seen at once, some when all is known
+        fold = BulkFold(0)
+        fold.apply(batch)
+        list(fold.finished())
+    with pytest.raises(LogDamaged):
+        apply_batch(empty_state(1), batch)
+
+
+def test_a_batch_that_does_not_follow_is_damage() -> None:
+    first, second, third = chain(2, 3)
+    fold = BulkFold(0)
+    fold.apply(first)
+    with pytest.raises(LogDamaged, match="does not follow batch 1"):
+        fold.apply(third)
+    fold.apply(second)
+
+
+def test_each_record_is_counted_once_over_all_slices() -> None:
+    batches = chain(3, 40)
+    counts = []
+    for number in range(2):
+        fold = BulkFold(0, Slice(number, 2))
+        for batch in batches:
+            fold.apply(batch)
+        counts.append(sum(fold.counts.values()))
+    assert counts == [sum(len(batch.verdicts) for batch in batches), 0]

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, tzinfo
 
 import msgspec
 
+from devices.offline_words import FACT, NEW_FACT, SAY
 from devices.outbox import Answer
 from gateway.messages import Verdict, Winner
 
@@ -22,6 +23,7 @@ class Mood(enum.Enum):
     GOOD = ("✓", "32;1")
     BAD = ("✗", "31;1")
     WAIT = ("…", "33")
+    OFFLINE = ("◆", "36;1")  # a yes of the till's own, at its own risk
     PLAIN = ("·", "")
 
 
@@ -241,7 +243,7 @@ GOOD_VERDICTS = {False: (Verdict.ACCEPTED,), True: (Verdict.ACCEPTED, Verdict.RE
 
 
 def say(language: str, key: str) -> str:
-    return _SAY[key][_column(language)]
+    return (_SAY.get(key) or SAY[key])[_column(language)]
 
 
 def tail_of(redemption_id: bytes) -> str:
@@ -261,7 +263,7 @@ def told_text(language: str, told: Told) -> str:
 def verdict_text(language: str, answer: Answer, zone: tzinfo | None = None) -> str:
     """The sentences for one answer. `zone` None: the machine's own time zone, for the time of an earlier redemption."""
     parts = (
-        verdict_words(language, answer.verdict, is_reversal=answer.is_reversal),
+        verdict_words(language, answer.verdict, is_reversal=answer.is_reversal, is_fact=answer.is_fact),
         offer_text(language, answer.offer),
         winner_text(language, answer.winner, zone),
         printable(answer.note or ""),
@@ -269,12 +271,12 @@ def verdict_text(language: str, answer: Answer, zone: tzinfo | None = None) -> s
     return " ".join(filter(None, parts))
 
 
-def verdict_words(language: str, verdict: int, *, is_reversal: bool) -> str:
+def verdict_words(language: str, verdict: int, *, is_reversal: bool, is_fact: bool = False) -> str:
     """What happened and what to do: `WORD: sentences`."""
     column = _column(language)
-    unknown = (_NEW_REVERSAL if is_reversal else _NEW_REFUSAL)[column].format(number=verdict)
-    known = (_REVERSAL if is_reversal else _REDEEM).get(verdict)  # type: ignore[call-overload]
-    return known[column] if known else unknown
+    words, new = (_REVERSAL, _NEW_REVERSAL) if is_reversal else (FACT, NEW_FACT) if is_fact else (_REDEEM, _NEW_REFUSAL)
+    known = words.get(verdict)  # type: ignore[call-overload]
+    return known[column] if known else new[column].format(number=verdict)
 
 
 def head_and_rest(text: str) -> tuple[str, str]:

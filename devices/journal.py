@@ -25,6 +25,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from devices.keys import read_or_create_secret, read_secret, sync_directory
+from devices.offline_desk import OfflineDesk
 from devices.records import (
     Entry,
     JournalDamaged,
@@ -68,6 +69,8 @@ class Journal:
         self._path = directory / JOURNAL_NAME
         self._aead = ChaCha20Poly1305(_derived(secret, b"seal"))
         self._hash_key = _derived(secret, b"code-hash")
+        self.offline_secret = _derived(secret, b"offline")
+        self.offline = OfflineDesk(directory, self.offline_secret)
         self._lock_fd = lock_fd
         self._fd = -1
         self._length = 0

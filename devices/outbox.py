@@ -5,8 +5,9 @@ else ever removes it, except the cashier giving a redemption up. Due ones are ga
 flight has a `ref` and a deadline. A missed deadline makes its ids due again (same ids, new ref), but the flight is
 remembered, so that a late answer still counts. When the connection goes, all flights go and their ids are due at once.
 UNRESOLVED means "ask again": that id waits longer each time, with jitter, so that a gateway that recovers is not
-overrun. A new scan of a code whose earlier redemption is being reversed is held back until that reversal is answered:
-sent together, they could be decided in the wrong order. Times are monotonic milliseconds, `spread` uniform in [0, 1).
+overrun. Facts go before all else, and the reversal of one waits until the fact has its answer. A new scan of a code
+whose earlier redemption is being reversed is held back until that reversal is answered: sent together, they could be
+decided in the wrong order. Times are monotonic milliseconds, `spread` uniform in [0, 1).
 """
 
 from collections import Counter
@@ -18,6 +19,8 @@ import msgspec
 from gateway.messages import (
     SCANS_PER_MESSAGE_MAX,
     Detail,
+    Fact,
+    FactMany,
     Place,
     Position,
     Redeem,
@@ -38,7 +41,7 @@ FIXED_BYTES = 128  # of a scan or reversal all but its code and references: ids,
 UTF8_BYTES_MAX = 4  # of one character (RFC 3629)
 SILENT_ROUNDS_MAX = 2  # deadlines missed one after the other until the connection itself is not believed
 
-Body = TypeVar("Body", Redeem, Reverse)
+Body = TypeVar("Body", Redeem, Reverse, Fact)
 
 
 class PeerFault(Exception):
@@ -57,10 +60,11 @@ class Answer(msgspec.Struct, frozen=True):
     winner: Winner | None = None
     note: str | None = None
     offer: str | None = None
+    is_fact: bool = False  # it was accepted here before it was told
 
 
 class _Waiting(msgspec.Struct):
-    body: Redeem | Reverse
+    body: Redeem | Reverse | Fact
     code_hash: bytes
     due_ms: int
     attempts: int = 0
@@ -88,10 +92,18 @@ class Outbox:
         assert redeem.redemption_id not in self._waiting
         self._waiting[redeem.redemption_id] = _Waiting(redeem, code_hash, now_ms)
 
+    def add_fact(self, fact: Fact, code_hash: bytes, now_ms: int) -> None:
+        """Takes the place of the asking for the same redemption, if there is any."""
+        self._waiting.pop(fact.redeem.redemption_id, None)
+        self._waiting[fact.redeem.redemption_id] = _Waiting(fact, code_hash, now_ms)
+
     def add_reverse(self, reverse: Reverse, code_hash: bytes, now_ms: int) -> None:
-        """`code_hash` may be empty when the journal has forgotten the code. Ends the asking for the redemption."""
+        """`code_hash` may be empty when the journal has forgotten the code. Ends the asking for the redemption, but
+        not the telling of a fact."""
         assert reverse.reversal_id not in self._waiting
-        self._waiting.pop(reverse.redemption_id, None)
+        asking = self._waiting.get(reverse.redemption_id)
+        if asking is not None and not isinstance(asking.body, Fact):
+            del self._waiting[reverse.redemption_id]
         self._waiting[reverse.reversal_id] = _Waiting(reverse, code_hash, now_ms)
         self._reversing[code_hash] += 1
 
@@ -109,13 +121,17 @@ class Outbox:
         waiting = self._waiting.get(redemption_id)
         return waiting is not None and self._held(waiting)
 
-    def messages_due(self, now_ms: int) -> list[RedeemMany | ReverseMany]:
-        """What to send now, reversals first. Raises `PeerFault` when the gateway has fallen silent."""
+    def messages_due(self, now_ms: int) -> list[RedeemMany | ReverseMany | FactMany]:
+        """What to send now: facts, reversals, scans. Raises `PeerFault` when the gateway has fallen silent."""
         self._mark_overdue(now_ms)
         due = [w for w in self._waiting.values() if not w.ref and w.due_ms <= now_ms]
-        reversals = [w.body for w in due if isinstance(w.body, Reverse)]
+        facts = [w.body for w in due if isinstance(w.body, Fact)]
+        reversals = [w.body for w in due if isinstance(w.body, Reverse) and not self._held(w)]
         scans = [w.body for w in due if isinstance(w.body, Redeem) and not self._held(w)]
-        messages: list[RedeemMany | ReverseMany] = []
+        messages: list[RedeemMany | ReverseMany | FactMany] = []
+        for told in _parts(facts):
+            if ref := self._take_off([f.redeem.redemption_id for f in told], now_ms):
+                messages.append(FactMany(ref, told))
         for part in _parts(reversals):
             if ref := self._take_off([r.reversal_id for r in part], now_ms):
                 messages.append(ReverseMany(ref, part))
@@ -147,7 +163,7 @@ class Outbox:
                 detail = verdicts.details.get(i, Detail())
                 answers.append(
                     Answer(
-                        redemption_id=waiting.body.redemption_id,
+                        redemption_id=_redemption_id(waiting.body),
                         asked_id=asked_id,
                         is_reversal=isinstance(waiting.body, Reverse),
                         verdict=verdicts.codes[i],
@@ -156,6 +172,7 @@ class Outbox:
                         winner=detail.winner,
                         note=detail.note,
                         offer=detail.offer,
+                        is_fact=isinstance(waiting.body, Fact),
                     )
                 )
                 self._settle(answers[-1], waiting, verdicts.ref, now_ms, spread)
@@ -171,6 +188,9 @@ class Outbox:
         return len(self._flights)
 
     def _held(self, waiting: _Waiting) -> bool:
+        if isinstance(waiting.body, Reverse):
+            undone = self._waiting.get(waiting.body.redemption_id)
+            return undone is not None and isinstance(undone.body, Fact)
         return isinstance(waiting.body, Redeem) and self._reversing[waiting.code_hash] > 0
 
     def _take_off(self, ids: list[bytes], now_ms: int) -> int:
@@ -248,8 +268,12 @@ def _parts(bodies: Iterable[Body]) -> Iterator[list[Body]]:
         yield part
 
 
-def _bytes_at_most(body: Redeem | Reverse) -> int:
-    scan = body if isinstance(body, Redeem) else body.original
+def _redemption_id(body: Redeem | Reverse | Fact) -> bytes:
+    return body.redeem.redemption_id if isinstance(body, Fact) else body.redemption_id
+
+
+def _bytes_at_most(body: Redeem | Reverse | Fact) -> int:
+    scan = body if isinstance(body, Redeem) else body.redeem if isinstance(body, Fact) else body.original
     texts = (scan.code, scan.merchant_ref, scan.cashier_ref) if scan else ()
     return FIXED_BYTES + UTF8_BYTES_MAX * sum(len(text) for text in texts if text)
 

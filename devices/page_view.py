@@ -43,6 +43,7 @@ class Kind(enum.StrEnum):
     KEPT = "kept"  # in the journal, and nothing is decided: no connection, or no answer yet
     AGAIN = "again"  # not read: the same voucher is to be scanned again
     UNDONE = "undone"
+    OFFLINE = "offline"  # accepted by the till itself, at a risk that is not settled yet
 
 
 class Tone(enum.StrEnum):
@@ -52,6 +53,7 @@ class Tone(enum.StrEnum):
     BAD = "bad"
     WAIT = "wait"
     AGAIN = "again"
+    OFFLINE = "offline"
 
 
 class Words(msgspec.Struct, frozen=True):
@@ -107,6 +109,7 @@ _HEADS = {  # for texts that have no word of their own
     "again": ("STILL CHECKING", "仍在查询"),
     "same_scan": ("ACCEPTED ONCE", "只核销一次"),
     "undoing": ("UNDOING", "正在撤销"),
+    "same_scan_offline": ("ACCEPTED ONCE", "只核销一次"),
 }
 _AGAIN = Words("TRY AGAIN", "请重新扫码")
 _READY_REST = Words("Scan a voucher, or type its code.", "请扫描券码，或手动输入。")
@@ -122,6 +125,9 @@ _KINDS = {
     "same_scan": (Kind.ACCEPTED, Tone.TICK),  # its yes was sounded once, and stands for one voucher
     "undoing": (Kind.CHECKING, Tone.TICK),
     "journal_full": (Kind.REFUSED, Tone.BAD),
+    "accepted_offline": (Kind.OFFLINE, Tone.OFFLINE),
+    "same_scan_offline": (Kind.OFFLINE, Tone.TICK),
+    "offline_used_here": (Kind.REFUSED, Tone.BAD),
 }
 _NOTICES = ("no_receipt", "receipts", "notice", "open", "nothing_open", "no_such", "ambiguous", "not_open", "commands")
 READY = Scene(Kind.READY, Words(*_HEADS["ready"]), _READY_REST)
@@ -164,17 +170,20 @@ def recents(records: Iterable[Record]) -> list[Recent]:
 
 def _heard(view: View, told: Told, now_ms: int) -> View:
     key = "heard_offline" if told.key == "again" and view.online is False else told.key
-    kind, tone = _KINDS.get(key, (Kind.AGAIN, Tone.AGAIN))
+    kept = (Kind.KEPT, Tone.WAIT) if key.startswith("offline_") else (Kind.AGAIN, Tone.AGAIN)
+    kind, tone = _KINDS.get(key, kept)
     head, rest = _words_of(key)
     scene = Scene(
         kind,
         _AGAIN if kind is Kind.AGAIN else head,
         _KEPT_REST if key == "heard_offline" else rest,
         tail_of(told.redemption_id) if told.redemption_id else "",
+        worth=Words(offer_text("en", told.words), offer_text("zh", told.words)) if kind is Kind.OFFLINE else Words(),
+        note=printable(told.words) if kind is Kind.KEPT else "",
         source=printable(told.source),
         at_ms=now_ms,
     )
-    if told.key == "same_scan" and view.scene_id == told.redemption_id:
+    if told.key.startswith("same_scan") and view.scene_id == told.redemption_id:
         scene = msgspec.structs.replace(scene, worth=view.scene.worth)
     full = told.key == "journal_full" or (view.full and told.key not in ("heard", "heard_offline"))
     return _sounded(view, tone, scene=scene, scene_id=told.redemption_id, full=full, late=None, notice=Words())
@@ -183,6 +192,8 @@ def _heard(view: View, told: Told, now_ms: int) -> View:
 def _answered(view: View, answer: Answer, now_ms: int) -> View:
     scene = _verdict_scene(answer, now_ms)
     tone = _TONES[scene.kind]
+    if answer.is_fact:  # its shopper has left with the goods, whatever it came to
+        return _sounded(view, Tone.TICK if mood_of(answer) is Mood.GOOD else Tone.BAD, late=scene)
     if answer.redemption_id == view.scene_id:
         return _sounded(view, tone, scene=scene)
     return _sounded(view, Tone.BAD if tone is Tone.BAD else Tone.TICK, late=scene)  # the good tone is the shopper's
@@ -198,8 +209,10 @@ _TONES = {
 
 
 def _verdict_scene(answer: Answer, now_ms: int) -> Scene:
-    en = head_and_rest(verdict_words("en", answer.verdict, is_reversal=answer.is_reversal))
-    zh = head_and_rest(verdict_words("zh", answer.verdict, is_reversal=answer.is_reversal))
+    en, zh = (
+        head_and_rest(verdict_words(language, answer.verdict, is_reversal=answer.is_reversal, is_fact=answer.is_fact))
+        for language in ("en", "zh")
+    )
     kind = _kind_of(answer)
     return Scene(
         kind,
@@ -247,6 +260,8 @@ def _words_of(key: str) -> tuple[Words, Words]:
 def _recent(record: Record) -> Recent:
     if record.undone:
         kind, verdict, is_reversal = Kind.UNDONE, int(Verdict.ACCEPTED), True
+    elif record.untold and not record.reversing:
+        return _row(record, Kind.OFFLINE, Words(*(head_and_rest(say(w, "accepted_offline"))[0] for w in ("en", "zh"))))
     elif record.reversing or record.verdict is None:
         kind = Kind.CHECKING if record.reversing else Kind.KEPT
         return _row(record, kind, Words(*_HEADS["undoing" if record.reversing else "waiting"]))

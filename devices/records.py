@@ -5,6 +5,7 @@ entries. One block is one commit, written and fsynced as a whole before the next
 torn. A bad block that is not the last is damage, and is never cut away silently. Entries, as a scan lives:
 
     scanned            minted id, keyed hash of the code, the sealed Redeem message (only until compaction forgets it)
+    offline            it was accepted here without a connection: a fact, which the gateway will be told
     answered           the verdict the till was told, and its place in the log
     reversal_asked     the cashier undoes a redemption, or gives up one that is still unanswered
     reversal_answered  the verdict on that
@@ -35,6 +36,18 @@ class Scanned(msgspec.Struct, array_like=True, tag="scanned", frozen=True):
     scanned_ms: int
     code_hash: bytes = b""
     sealed: bytes = b""
+    voucher: bytes = b""  # campaign u32, serial u40, if the code spells them; stays when the code is forgotten
+
+
+class OfflineAccepted(msgspec.Struct, array_like=True, tag="offline", frozen=True):
+    """Durable before the cashier is told yes. Times are by the gateway's clock, as far as the till can tell."""
+
+    redemption_id: bytes
+    accepted_ms: int
+    contact_ms: int
+    campaign: int
+    value_minor: int
+    offer: str = ""  # for reading
 
 
 class Answered(msgspec.Struct, array_like=True, tag="answered", frozen=True):
@@ -65,7 +78,7 @@ class ReversalAnswered(msgspec.Struct, array_like=True, tag="reversal_answered",
     at_ms: int
 
 
-Entry = Scanned | Answered | ReversalAsked | ReversalAnswered
+Entry = Scanned | OfflineAccepted | Answered | ReversalAsked | ReversalAnswered
 _decode = msgspec.msgpack.Decoder(list[Entry]).decode
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -96,6 +109,8 @@ class Record(msgspec.Struct):
     place: Position | None = None
     at_ms: int = 0
     reversals: list[Reversal] = msgspec.field(default_factory=list)
+    voucher: bytes = b""
+    offline: OfflineAccepted | None = None
 
     @property
     def reversing(self) -> Reversal | None:
@@ -109,12 +124,23 @@ class Record(msgspec.Struct):
     @property
     def unresolved(self) -> bool:
         """Still to be asked: no answer, and not given up."""
-        return self.verdict is None and not self.reversals
+        return self.verdict is None and not self.reversals and self.offline is None
+
+    @property
+    def untold(self) -> bool:
+        """Accepted offline, and the gateway has not said what came of it."""
+        return self.offline is not None and self.verdict is None
+
+    @property
+    def stands(self) -> bool:
+        """This till gave the value for it, as far as it knows."""
+        given = self.verdict == Verdict.ACCEPTED or self.untold
+        return given and not self.undone
 
     @property
     def settled(self) -> bool:
         """Nothing is to be sent for it any more."""
-        return not self.unresolved and self.reversing is None
+        return not self.unresolved and not self.untold and self.reversing is None
 
 
 class Ledger:
@@ -124,11 +150,12 @@ class Ledger:
         self.records: dict[bytes, Record] = {}
         self._open: dict[bytes, Record] = {}  # not settled: what bounds the journal
         self._by_code: dict[bytes, bytes] = {}  # hash of a code -> the one unresolved id that carries it
+        self._by_voucher: dict[bytes, bytes] = {}  # voucher -> the id for which its value was given here
 
     def apply(self, entry: Entry) -> None:
         """Fold one entry. Raises `JournalDamaged` when it speaks of an id that was never scanned."""
         if isinstance(entry, Scanned):
-            record = Record(entry.redemption_id, entry.scanned_ms, entry.code_hash, entry.sealed)
+            record = Record(entry.redemption_id, entry.scanned_ms, entry.code_hash, entry.sealed, voucher=entry.voucher)
             self.records[entry.redemption_id] = record
         else:
             record = self._known(entry.redemption_id)
@@ -145,6 +172,16 @@ class Ledger:
         """The unresolved redemption of this code: a further read must carry its id."""
         redemption_id = self._by_code.get(code_hash)
         return self.records[redemption_id] if redemption_id else None
+
+    def given_for(self, voucher: bytes) -> Record | None:
+        """The redemption for which this till gave the value of a voucher, if it did and has not undone it."""
+        redemption_id = self._by_voucher.get(voucher)
+        return self.records[redemption_id] if redemption_id else None
+
+    def untold(self, campaign: int) -> list[OfflineAccepted]:
+        """What of a campaign was accepted offline and is not settled yet: what its caps bound."""
+        facts = [record.offline for record in self._open.values() if record.offline is not None and record.untold]
+        return [fact for fact in facts if fact.campaign == campaign]
 
     def last(self, *, unresolved: bool) -> Record | None:
         """The latest scan that can be undone (neither refused nor undone), or that has no answer yet."""
@@ -176,6 +213,10 @@ class Ledger:
             self._by_code[record.code_hash] = record.redemption_id
         elif self._by_code.get(record.code_hash) == record.redemption_id:
             del self._by_code[record.code_hash]
+        if record.voucher and record.stands:
+            self._by_voucher[record.voucher] = record.redemption_id
+        elif self._by_voucher.get(record.voucher) == record.redemption_id:
+            del self._by_voucher[record.voucher]
 
 
 def is_reversible(record: Record) -> bool:
@@ -189,7 +230,10 @@ def fold(entries: Iterable[Entry]) -> Ledger:
     return ledger
 
 
-def _change(record: Record, entry: Answered | ReversalAsked | ReversalAnswered) -> None:
+def _change(record: Record, entry: OfflineAccepted | Answered | ReversalAsked | ReversalAnswered) -> None:
+    if isinstance(entry, OfflineAccepted):
+        record.offline = entry
+        return
     if isinstance(entry, ReversalAsked):
         record.reversals.append(Reversal(entry.reversal_id, entry.reversed_ms, entry.gave_up))
         return
@@ -208,7 +252,9 @@ def _reversal(record: Record, reversal_id: bytes) -> Reversal:
 
 def _entries_of(record: Record) -> list[Entry]:
     kept = (b"", b"") if record.settled else (record.code_hash, record.sealed)
-    entries: list[Entry] = [Scanned(record.redemption_id, record.scanned_ms, *kept)]
+    entries: list[Entry] = [Scanned(record.redemption_id, record.scanned_ms, *kept, record.voucher)]
+    if record.offline is not None:
+        entries.append(record.offline)
     if record.verdict is not None:
         entries.append(Answered(record.redemption_id, record.verdict, *_place_fields(record.place), record.at_ms))
     for reversal in record.reversals:

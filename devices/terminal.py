@@ -93,7 +93,7 @@ async def _serve(
     scanners = {one.name: scanner_for(one, on_read, till.on_port) for one in config.scanners}
     till.sound = sound
     # A command may come from a page or the socket, whose lines end by themselves: the journal's end is the till's.
-    works = [uplink.run(), _take_reads(reads, till), _type(till), journal.until_broken()]
+    works = [uplink.run(), _take_reads(reads, till), _type(till), journal.until_broken(), journal.offline.run()]
     if config.page and paged:
         cameras = PageScanner(on_read, till.on_port)
         page = Page(config.page, Path(config.state_directory), paged, cameras, till.execute, screen.tell)

@@ -9,6 +9,10 @@ cashier gives the id up, which is a reversal, asked until it is answered, over r
 A scanner that can be answered hears twice of a scan: that the journal has it, at once, and the verdict. The verdict is
 sounded only where nothing newer was scanned; when it takes long (no connection, no answer) the scanner is told to wait
 no longer, so that one that reads nothing before its verdict is free again.
+
+Without a connection a voucher may be accepted here, if its campaign allows it and within its caps (offline.py). That is
+journalled before the yes, and from then on it is a fact: the gateway is told of it, not asked, until it says what it
+came to.
 """
 
 import asyncio
@@ -17,19 +21,28 @@ import time
 from collections.abc import Callable
 from typing import Literal
 
-import msgspec
-
 from devices.config import TYPED_SOURCE
 from devices.console import SetReference, ShowOpen, ShowPairing, TypedCode, Undo, parse_command
 from devices.feedback import Mood, Told, mood_of, tail_of
 from devices.framing import RESENT_MS, Frame, FrameFault, Signal
 from devices.journal import Journal, JournalFull
+from devices.offline import Refusal, Why, code_of
 from devices.outbox import Answer, Outbox, is_final, uuid7
 from devices.page_view import PAGE_NAME
-from devices.records import Answered, Entry, Record, ReversalAnswered, ReversalAsked, Scanned, is_reversible
+from devices.records import (
+    Answered,
+    Entry,
+    OfflineAccepted,
+    Record,
+    ReversalAnswered,
+    ReversalAsked,
+    Scanned,
+    is_reversible,
+)
 from devices.scan import scan_of
 from devices.screen import Screen
-from gateway.messages import Notice, Redeem, Reverse, Verdict, Welcome
+from devices.soundings import Soundings
+from gateway.messages import Fact, Grant, Notice, Redeem, Reverse, Welcome
 
 JOURNAL_UNRESOLVED_MAX = 10_000  # one scan per 3 s fills this in 8 h without a gateway: a full shift
 REREAD_MS = 1500  # one pull of the trigger can read twice; a person who means it again takes longer
@@ -37,13 +50,6 @@ STATUS_LINES_MAX = 20  # what fits on a screen
 ENTRY_SCANNED, ENTRY_TYPED = 1, 2
 GIVEN_UP = "given up at the till"
 SIGNAL_OF = {Mood.GOOD: Signal.GOOD, Mood.BAD: Signal.BAD, Mood.WAIT: Signal.WAIT}
-
-
-class _Sounding(msgspec.Struct):
-    """The newest scan of one scanner, until its verdict was sounded."""
-
-    redemption_id: bytes
-    told_to_wait: bool = False
 
 
 class Till:
@@ -65,7 +71,7 @@ class Till:
         self._taking = asyncio.Lock()
         self._last_reads: dict[str, tuple[bytes, bytes, int]] = {}  # source -> hash, redemption_id, monotonic ms
         self._told_unsure: set[bytes] = set()
-        self._soundings: dict[str, _Sounding] = {}  # by scanner
+        self._soundings = Soundings(self)
         self._references: dict[str, str | None] = {"receipt": None, "cashier": None}  # of new scans
 
     @property
@@ -77,7 +83,9 @@ class Till:
         for record in self._journal.ledger.open_records():
             if record.unresolved:
                 self._outbox.add_redeem(self._journal.unseal(record), record.code_hash, monotonic_ms())
-            elif reversing := record.reversing:
+            if record.offline and record.untold:
+                self._tell_fact(self._journal.unseal(record), record.offline, record.code_hash)
+            if reversing := record.reversing:
                 self._ask_reversal(record, reversing.reversal_id, reversing.reversed_ms, reversing.gave_up)
 
     async def take_read(
@@ -96,13 +104,22 @@ class Till:
         async with self._taking:
             code_hash = self._journal.code_hash(scan.code)
             record = self._same_scan(source, code_hash, resent=isinstance(found, Frame) and found.resent)
-            redemption_id = record.redemption_id if record else await self._keep(scan.code, code_hash, entry)
-            settle(redemption_id is not None)
-            if redemption_id is None:
+            redemption_id = record.redemption_id if record else _new_id()
+            asking = record is None or record.unresolved
+            offline = self._journal.offline.ask(scan.code, redemption_id, self._journal.ledger) if asking else None
+            if isinstance(offline, Refusal) and offline.why is Why.USED_HERE:
+                settle(True)
+                self.sound(source, Signal.BAD)
+                return self._tell(Mood.BAD, offline.why, source=source)
+            kept = await self._keep(redemption_id, scan.code, code_hash, entry, record, offline)
+            settle(kept)
+            if not kept:
                 self.sound(source, Signal.BAD)
                 return self._tell(Mood.BAD, "journal_full", source=source)
             if record is None or not record.unresolved:
                 self._last_reads[source] = (code_hash, redemption_id, monotonic_ms())
+            if offline is not None:
+                return self._tell_offline(source, redemption_id, offline)
             return self._tell_heard(source, redemption_id, record)
 
     async def execute(self, command: str) -> str:
@@ -140,13 +157,17 @@ class Till:
         if self._online is not True:
             self._tell(Mood.PLAIN, "online", words=welcome.store)
         self._online = True
+        self._journal.offline.connected(welcome.server_ms)
+
+    async def on_grant(self, grant: Grant) -> None:
+        await self._journal.offline.take(grant)
 
     def on_link_lost(self, reason: str) -> None:
         if self._online is not False:
             self._tell(Mood.WAIT, "offline", words=reason)
         self._online = False
-        for source, sounding in self._soundings.items():
-            self._sound_wait(source, sounding)
+        self._journal.offline.lost()
+        self._soundings.take_long()
 
     def on_notice(self, notice: Notice) -> None:
         self._tell(Mood.PLAIN, "notice", words=f"{notice.code}: {notice.text}")
@@ -172,7 +193,7 @@ class Till:
         record = self._journal.ledger.records.get(redemption_id) if just_read else None
         if record is None and resent:
             record = self._lately(code_hash)
-        return record if record and record.verdict == Verdict.ACCEPTED and not record.reversals else None
+        return record if record and record.stands and not record.reversals else None
 
     def _lately(self, code_hash: bytes) -> Record | None:
         """The scan that a scanner sends again, when this till was killed between the journal and the ACK."""
@@ -184,47 +205,65 @@ class Till:
                 return record
         return None
 
-    async def _keep(self, code: str, code_hash: bytes, entry: int) -> bytes | None:
-        """Journal a new scan and have it asked; its id, or None when there is no room for it."""
-        if self._journal.ledger.open_count() >= JOURNAL_UNRESOLVED_MAX:
-            return None
-        receipt, cashier = self._references["receipt"], self._references["cashier"]
-        redeem = Redeem(_new_id(), code, _now_ms(), entry, receipt, cashier)
-        scanned = Scanned(redeem.redemption_id, redeem.scanned_ms, code_hash, self._journal.seal(redeem))
+    async def _keep(
+        self,
+        redemption_id: bytes,
+        code: str,
+        code_hash: bytes,
+        entry: int,
+        record: Record | None,
+        offline: OfflineAccepted | Refusal | None,
+    ) -> bool:
+        """Journal what is new of a scan and have it asked, or told if it was accepted here; False: no room for it."""
+        accepted: list[Entry] = [offline] if isinstance(offline, OfflineAccepted) else []
+        if record is not None:
+            redeem, entries = self._journal.unseal(record) if accepted else None, accepted
+        else:
+            if self._journal.ledger.open_count() >= JOURNAL_UNRESOLVED_MAX:
+                return False
+            receipt, cashier = self._references["receipt"], self._references["cashier"]
+            redeem, spelled = Redeem(redemption_id, code, _now_ms(), entry, receipt, cashier), code_of(code)
+            sealed, voucher = self._journal.seal(redeem), spelled.voucher if spelled else b""
+            entries = [Scanned(redemption_id, redeem.scanned_ms, code_hash, sealed, voucher), *accepted]
         try:
-            await self._journal.commit(scanned)
+            if entries:
+                await self._journal.commit(*entries)
         except JournalFull:
-            return None
-        self._outbox.add_redeem(redeem, code_hash, monotonic_ms())
-        return redeem.redemption_id
+            return False
+        if redeem and isinstance(offline, OfflineAccepted):
+            self._tell_fact(redeem, offline, code_hash)
+        elif redeem:
+            self._outbox.add_redeem(redeem, code_hash, monotonic_ms())
+        return True
+
+    def _tell_fact(self, redeem: Redeem, offline: OfflineAccepted, code_hash: bytes) -> None:
+        self._outbox.add_fact(Fact(redeem, offline.accepted_ms, offline.contact_ms), code_hash, monotonic_ms())
+
+    def _tell_offline(self, source: str, redemption_id: bytes, offline: OfflineAccepted | Refusal) -> str:
+        """What the till itself says of a scan while there is no connection."""
+        self.wake()
+        if isinstance(offline, OfflineAccepted):
+            self._soundings.forget(redemption_id)
+            self.sound(source, Signal.GOOD)
+            return self._tell(Mood.OFFLINE, "accepted_offline", redemption_id, source, offline.offer)
+        self._soundings.expect(source, redemption_id, long=True)
+        return self._tell(Mood.WAIT, offline.why, redemption_id, source, offline.words)
 
     def _tell_heard(self, source: str, redemption_id: bytes, record: Record | None) -> str:
         """`record`: the scan was known before."""
         if record and not record.unresolved:
             self.sound(source, Signal.WAIT)  # its yes was sounded once, and stands for one voucher
+            if record.untold:
+                return self._tell(Mood.OFFLINE, "same_scan_offline", redemption_id, source)
             return self._tell(Mood.GOOD, "same_scan", redemption_id, source)
         if record:
             self._outbox.hurry(redemption_id, monotonic_ms())
         self.wake()
-        self._soundings[source] = sounding = _Sounding(redemption_id)
         held = self._outbox.is_held(redemption_id)
-        if held or not self._online or redemption_id in self._told_unsure:
-            self._sound_wait(source, sounding)
+        long = held or not self._online or redemption_id in self._told_unsure
+        self._soundings.expect(source, redemption_id, long=long)
         heard = "heard" if self._online else "heard_offline"
         return self._tell(Mood.WAIT, "again" if record else "held" if held else heard, redemption_id, source)
-
-    def _sound_wait(self, source: str, sounding: _Sounding) -> None:
-        if not sounding.told_to_wait:
-            self.sound(source, Signal.WAIT)
-        sounding.told_to_wait = True
-
-    def _sound_verdict(self, redemption_id: bytes, signal: Signal) -> None:
-        for source in [s for s, sounding in self._soundings.items() if sounding.redemption_id == redemption_id]:
-            if signal is Signal.WAIT:
-                self._sound_wait(source, self._soundings[source])
-            else:
-                del self._soundings[source]
-                self.sound(source, signal)
 
     # --- reversals ----------------------------------------------------------------------------------------------------
 
@@ -232,14 +271,14 @@ class Till:
         record = self._meant(verb, tail)
         if isinstance(record, str):
             return self._tell(Mood.BAD, record)
-        asked = ReversalAsked(_new_id(), record.redemption_id, _now_ms(), record.verdict is None)
+        asked = ReversalAsked(_new_id(), record.redemption_id, _now_ms(), record.unresolved)
         try:
             await self._journal.commit(asked)
         except JournalFull:
             return self._tell(Mood.BAD, "journal_full")
         self._ask_reversal(record, asked.reversal_id, asked.reversed_ms, asked.gave_up)
         self.wake()
-        self._sound_verdict(record.redemption_id, Signal.WAIT)
+        self._soundings.verdict(record.redemption_id, Signal.WAIT)
         return self._tell(Mood.WAIT, "undoing", record.redemption_id)
 
     def _meant(self, verb: Literal["reverse", "give-up"], tail: str) -> Record | str:
@@ -275,7 +314,7 @@ class Till:
         else:
             self._told_unsure.add(answer.asked_id)
         if not answer.is_reversal:
-            self._sound_verdict(answer.redemption_id, SIGNAL_OF[mood_of(answer)])
+            self._soundings.verdict(answer.redemption_id, SIGNAL_OF[mood_of(answer)])
         self._screen.tell(Told(mood_of(answer), redemption_id=answer.redemption_id, answer=answer))
 
     def _show_open(self) -> str:

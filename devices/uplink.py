@@ -19,6 +19,7 @@ from gateway.messages import (
     Challenge,
     Drain,
     FromGateway,
+    Grant,
     Hello,
     Notice,
     Proof,
@@ -52,6 +53,8 @@ class UplinkListener(Protocol):
     def on_welcome(self, welcome: Welcome) -> None: ...
 
     def on_link_lost(self, reason: str) -> None: ...
+
+    async def on_grant(self, grant: Grant) -> None: ...
 
     def on_notice(self, notice: Notice) -> None: ...
 
@@ -129,7 +132,7 @@ class Uplink:
         if ws.protocol != SUBPROTOCOL:
             raise PeerFault(f"the gateway does not speak {SUBPROTOCOL}")
         async with asyncio.timeout(CONNECT_S):
-            await ws.send_bytes(_encode(Hello(self._terminal, SOFTWARE)))
+            await ws.send_bytes(_encode(Hello(self._terminal, SOFTWARE, takes_grants=True)))
             challenge = await _message(ws)
             if not isinstance(challenge, Challenge):
                 raise PeerFault("the gateway did not answer hello with a challenge")
@@ -161,6 +164,8 @@ class Uplink:
                 await self._tell(self._outbox.take(message, monotonic_ms(), spread()))
             elif isinstance(message, Notice):
                 self._listener.on_notice(message)
+            elif isinstance(message, Grant):
+                await self._listener.on_grant(message)
             elif isinstance(message, Drain):
                 self._leaving = True
             else:

@@ -25,7 +25,10 @@ from gateway.money import money_text
 
 RENEW_MS = 3_600_000  # connected tills are told anew at least so often
 CLOCK_MS_MAX = 120_000  # how far a till's idea of the gateway's time may be ahead
-SPANS_MAX = 256  # of serials in a grant; ranges are issued side by side, so more than a few are odd
+# A grant is one message, and a till reads no more than 256 KiB: 64 offers of 64 pairs twice are 150 KiB.
+OFFERS_MAX = 64  # the newest: a till that takes more kinds of voucher at once has not been seen
+SPANS_MAX = 64  # of serials; ranges are issued side by side, so more than a few are odd
+OPENS_MAX = 64  # stretches of hours: three a day for three weeks
 MINUTE_MS = 60_000
 
 
@@ -60,7 +63,7 @@ def grant_of(directory: Directory, store: str, keys: dict[int, bytes], now_ms: i
     campaigns = [one for one in directory.campaigns.values() if is_granted(one, now_ms) and is_eligible(one, outlet)]
     minutes = max((one.offer.offline.minutes_max for one in campaigns if one.offer.offline), default=0)
     until_ms = now_ms + minutes * MINUTE_MS + RENEW_MS
-    return Grant(now_ms, until_ms, keys, [_offer_of(one, now_ms, until_ms) for one in campaigns])
+    return Grant(now_ms, until_ms, keys, [_offer_of(one, now_ms, until_ms) for one in campaigns[-OFFERS_MAX:]])
 
 
 def _offer_of(campaign: Campaign, now_ms: int, until_ms: int) -> OfflineOffer:
@@ -75,7 +78,7 @@ def _offer_of(campaign: Campaign, now_ms: int, until_ms: int) -> OfflineOffer:
         offer=offer.title + value,
         value_minor=offer.value_minor,
         currency=offer.currency,
-        opens=openings(offer, now_ms, until_ms),
+        opens=openings(offer, now_ms, until_ms)[:OPENS_MAX],
         issued=spans,
         count_max=policy.count_max,
         value_minor_max=policy.value_minor_max,

@@ -94,6 +94,8 @@ PURE = (  # time, ids, keys and bytes come in as arguments
     "devices.camera_view",
     "devices.records",
     "devices.outbox",
+    "devices.offline",
+    "devices.offline_words",
     "devices.feedback",
     "devices.page_view",
     "devices.vendors",

@@ -152,7 +152,7 @@ function drawBanners() {
   const said = words(), rows = [];
   if (shown?.view.full) rows.push([said.full, "bad"]);
   if (shown?.view.online === false) {
-    rows.push([said.offlineBanner + (shown.queue ? ` ${said.queue(shown.queue)}` : ""), ""]);
+    rows.push([(root.dataset.kind === "offline" ? said.offlineGranted : said.offlineBanner) + (shown.queue ? ` ${said.queue(shown.queue)}` : ""), ""]);
   }
   for (const name of shown?.view.lost ?? []) rows.push([said.lost(name), "bad"]);
   if (pairText) rows.push([pairText.pair ? said.pairHere(pairText.pair, pairText.minutes) : said.pairNone, "mild"]);

@@ -4,9 +4,10 @@ const NOTES = { // [hertz, start, length, shape] in seconds
   good: [[880, 0, 0.11, "sine"], [1319, 0.12, 0.22, "sine"]],
   bad: [[196, 0, 0.24, "sawtooth"], [147, 0.26, 0.38, "sawtooth"]],
   wait: [[523, 0, 0.12, "triangle"], [523, 0.2, 0.12, "triangle"]],
+  offline: [[880, 0, 0.11, "sine"], [880, 0.16, 0.11, "sine"], [1319, 0.32, 0.22, "sine"]],
   again: [[740, 0, 0.07, "square"], [740, 0.12, 0.07, "square"], [740, 0.24, 0.07, "square"]],
 };
-const SHAKES = { good: [60], bad: [180, 80, 180], wait: [40, 80, 40], again: [40, 60, 40, 60, 40] };
+const SHAKES = { good: [60], offline: [60, 60, 60], bad: [180, 80, 180], wait: [40, 80, 40], again: [40, 60, 40, 60, 40] };
 const LOUD = { sine: 0.5, triangle: 0.5, square: 0.16, sawtooth: 0.28 };
 
 export class Sound {

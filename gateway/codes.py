@@ -238,10 +238,7 @@ def spelled_by(text: str) -> tuple[int, int] | None:
 
 
 def bare(text: str) -> str:
-    """A normalised text without the signature of an offline code; any other text as it is.
-
-    The gateway needs no signature: the MAC says more, and a signature that does not match makes a code no worse.
-    """
+    """A normalised text without an offline code's signature, which the gateway does not need; any other as it is."""
     mark = text[SIGNED_CHARS : SIGNED_CHARS + 1]
     return text[:SIGNED_CHARS] if mark == SIGNATURE_MARK and _is_signature(text[SIGNED_CHARS + 1 :]) else text
 

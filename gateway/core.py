@@ -301,9 +301,7 @@ async def open_core(
     fatal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def on_batch(batch: Batch, seconds: float) -> None:
-        follower.offer(batch)
-        counting.offer(batch)
-        for offer in core.offers:
+        for offer in (follower.offer, counting.offer, *core.offers):
             offer(batch)
         observer.batch(batch, seconds)
 

@@ -12,11 +12,13 @@ one another. What changes from run to run (another neighbour on the machine, ano
 T. Kalibera and R. Jones, "Rigorous benchmarking in reasonable time", ISMM 2013, show how often it is the larger part.
 So a small difference is to be believed after both runs were repeated.
 
-Percentiles of a drawing come from added histograms with STEPS counters an octave, 1 % wide: an interval needs no more.
+Percentiles of a drawing come from added histograms with STEPS counters an octave, 2 % wide: an interval needs no more.
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import accumulate
 from typing import TypeVar
 
 from loadtest.histograms import Histogram, highest_us
@@ -24,7 +26,7 @@ from loadtest.histograms import Histogram, highest_us
 DRAWINGS = 400  # the ends of a 95 % interval rest on ten values each
 CONFIDENCE = 0.95
 BLOCKS_MIN = 8  # of fewer, drawings repeat each other
-STEPS = 64
+STEPS = 32
 
 P = TypeVar("P")
 
@@ -36,20 +38,19 @@ class Coarse:
         """`blocks`: of each its histogram, and how many attempts are missing from it."""
         counted = [_coarse(one.counts) for one, _ in blocks]
         self._first = min((min(counts) for counts in counted if counts), default=0)
-        last = max((max(counts) for counts in counted if counts), default=0)
+        last = max((max(counts) for counts in counted if counts), default=self._first)
         self._rows = [[counts.get(at, 0) for at in range(self._first, last + 1)] for counts in counted]
         self._missing = [missing for _, missing in blocks]
 
-    def percentile(self, share: float, chosen: Sequence[int]) -> float:
+    def percentiles(self, shares: Sequence[float], chosen: Sequence[int]) -> tuple[float, ...]:
         """In microseconds; infinite among attempts without an answer, 0 of none."""
-        counts = list(map(sum, zip(*(self._rows[at] for at in chosen), strict=True)))
-        everything = sum(counts) + sum(self._missing[at] for at in chosen)
-        rank, below = share * everything, 0
-        for at, count in enumerate(counts):
-            below += count
-            if below >= rank:
-                return float(2 ** ((self._first + at) / STEPS)) if everything else 0.0
-        return math.inf
+        below = list(accumulate(map(sum, zip(*(self._rows[at] for at in chosen), strict=True))))
+        everything = below[-1] + sum(self._missing[at] for at in chosen)
+        return tuple(self._at_rank(below, max(1.0, share * everything)) if everything else 0.0 for share in shares)
+
+    def _at_rank(self, below: Sequence[int], rank: float) -> float:
+        at = bisect_left(below, rank)
+        return float(2 ** ((self._first + at) / STEPS)) if at < len(below) else math.inf
 
 
 def _coarse(counts: Mapping[int, int]) -> dict[int, int]:
@@ -77,15 +78,28 @@ class Drawings:
         """Of `count` blocks; `draw(n)` gives a number below n."""
         self._chosen = [[draw(count) for _ in range(count)] for _ in range(DRAWINGS)] if count >= BLOCKS_MIN else []
 
+    def intervals(
+        self, base: Callable[[Sequence[int]], Sequence[float]], other: Callable[[Sequence[int]], Sequence[float]]
+    ) -> list[tuple[float, float] | None]:
+        """Of the ratios other / base of each value they give; None where there are too few blocks, or nothing to
+        divide by. An empty list without any blocks."""
+        drawn = [zip(base(chosen), other(chosen), strict=True) for chosen in self._chosen]
+        return [_middle(pairs) for pairs in zip(*drawn, strict=True)]
+
     def interval(
         self, base: Callable[[Sequence[int]], float], other: Callable[[Sequence[int]], float]
     ) -> tuple[float, float] | None:
-        """Of the ratio other / base; None where there are too few blocks, or nothing to divide by."""
-        ratios = sorted(_ratios((base(chosen), other(chosen)) for chosen in self._chosen))
-        if len(ratios) < DRAWINGS * CONFIDENCE:
-            return None
-        outside = int(len(ratios) * (1 - CONFIDENCE) / 2)
-        return ratios[outside], ratios[-1 - outside]
+        """The same of one value."""
+        found = self.intervals(lambda chosen: (base(chosen),), lambda chosen: (other(chosen),))
+        return found[0] if found else None
+
+
+def _middle(pairs: Iterable[tuple[float, float]]) -> tuple[float, float] | None:
+    ratios = sorted(_ratios(pairs))
+    if len(ratios) < DRAWINGS * CONFIDENCE:
+        return None
+    outside = int(len(ratios) * (1 - CONFIDENCE) / 2)
+    return ratios[outside], ratios[-1 - outside]
 
 
 def _ratios(pairs: Iterable[tuple[float, float]]) -> Iterable[float]:

@@ -84,9 +84,9 @@ def _latency_rows(sides: tuple[Side, Side], drawings: Drawings) -> list[Row]:
     for kind, said in SERIES:
         coarse = [Coarse([_whole(part, kind) for part in side.parts]) for side in sides]
         whole = [_whole(side.times, kind) for side in sides]
-        for share, word in PERCENTILES:
+        intervals = drawings.intervals(*map(_percentiles, coarse)) or [None] * len(PERCENTILES)
+        for (share, word), interval in zip(PERCENTILES, intervals, strict=True):
             values = [_ms(histogram.percentile_us(share, missing)) for histogram, missing in whole]
-            interval = drawings.interval(*(_at_share(one, share) for one in coarse))
             rows.append(_row(f"{said} {word}", "ms", values, interval, "latency", 0 if kind == "lag" else -1))
     return rows
 
@@ -99,8 +99,9 @@ def _ms(value_us: int | None) -> float | None:
     return None if value_us is None else value_us / 1000
 
 
-def _at_share(coarse: Coarse, share: float) -> Callable[[Sequence[int]], float]:
-    return lambda chosen: coarse.percentile(share, chosen)
+def _percentiles(coarse: Coarse) -> Callable[[Sequence[int]], Sequence[float]]:
+    shares = [share for share, _ in PERCENTILES]
+    return lambda chosen: coarse.percentiles(shares, chosen)
 
 
 def _count_row(

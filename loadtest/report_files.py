@@ -7,18 +7,18 @@ from random import Random
 import msgspec
 
 from loadtest.compare import Comparison, compare
+from loadtest.evidence import Judgement
 from loadtest.report_html import page
-from loadtest.report_model import Invariant, Reading, Report, read_times, report
-from loadtest.run_files import RunUnreadable, read_run, read_samples, read_seconds
+from loadtest.report_model import Reading, Report, read_times, report
+from loadtest.run_files import VERIFY_FILE, RunUnreadable, read_run, read_samples, read_seconds
 
-VERIFY_FILE = "verify.json"  # written by `tillgate load verify`; a run that nobody verified has none
 DRAWING_SEED = 5  # the same two runs always compare the same
 
 
 class _Verified(msgspec.Struct, frozen=True):
     """What is read of verify.json."""
 
-    invariants: list[Invariant]
+    invariants: list[Judgement]
 
 
 def read_whole(directory: Path) -> Reading:
@@ -31,7 +31,7 @@ def read_whole(directory: Path) -> Reading:
     )
 
 
-def _invariants(path: Path) -> list[Invariant] | None:
+def _invariants(path: Path) -> list[Judgement] | None:
     try:
         return msgspec.json.decode(path.read_bytes(), type=_Verified).invariants
     except FileNotFoundError:

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from loadtest.evidence import Judgement
 from loadtest.histograms import Histogram, added, read
 from loadtest.report_load import LoadCurve, load_curve
 from loadtest.report_server import CpuShare, Recovery, ServerSeries, cpu_shares, recoveries, server_series
@@ -62,18 +63,6 @@ class Stretch(msgspec.Struct, frozen=True):
     lag: Percentiles
 
 
-class Invariant(msgspec.Struct, frozen=True):
-    """One of verify's ten, as `tillgate load verify` tells it."""
-
-    name: str
-    says: str  # what must hold
-    holds: bool | None  # None: it cannot be told, and `why` says why
-    compared: dict[str, int]
-    broken: int = 0  # in how many places it does not hold
-    counterexample: str = ""  # the first of them
-    why: str = ""
-
-
 class Spectrum(msgspec.Struct, frozen=True):
     """Points of one kind: share of all attempts, and milliseconds."""
 
@@ -104,7 +93,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     recoveries: list[Recovery]
     marks: list[Mark]
     void: list[str]
-    invariants: list[Invariant] | None  # None: nobody verified it
+    invariants: list[Judgement] | None  # None: nobody verified it
     environment: Environment
 
 
@@ -131,7 +120,7 @@ class Reading(msgspec.Struct, frozen=True):
     run: Run
     times: list[Times]
     samples: list[Sample]
-    invariants: list[Invariant] | None
+    invariants: list[Judgement] | None
 
 
 def read_times(seconds: Iterable[Second]) -> list[Times]:

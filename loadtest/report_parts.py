@@ -6,7 +6,8 @@ from html import escape
 
 from loadtest.compare import Comparison, comparison_sentence
 from loadtest.compare_rows import JUDGED, Row
-from loadtest.report_model import Invariant, Report, Stretch
+from loadtest.evidence import Judgement
+from loadtest.report_model import Report, Stretch
 from loadtest.report_server import CpuShare
 from loadtest.report_words import (
     clock,
@@ -136,7 +137,7 @@ def invariants(report: Report) -> str:
     return card("Invariants", table(("", "holds", "what must hold", "what was found"), rows, said=(2, 3)))
 
 
-def found(one: Invariant) -> str:
+def found(one: Judgement) -> str:
     """The first counterexample, or what was compared."""
     if one.counterexample:
         return one.counterexample + (f" (and {one.broken - 1:,} more)" if one.broken > 1 else "")

@@ -1,0 +1,384 @@
+"""Reports of load runs: percentiles of added histograms, stretches, the knee, verdicts, and pages that obey nobody."""
+
+import math
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import msgspec
+import pytest
+from hdrh.histogram import HdrHistogram
+from load_runs import Story, write_run
+
+from gateway.cli import run as tillgate
+from loadtest.evidence import Judgement
+from loadtest.histograms import Histogram, added, highest_us, read
+from loadtest.recorder import histogram_text
+from loadtest.report_files import html, read_whole
+from loadtest.report_load import LoadPoint, knee_load, load_curve, sustained_load
+from loadtest.report_model import STRETCHES_MAX, Reading, report, stretch_length_s
+from loadtest.report_server import recoveries, spent_s
+from loadtest.report_svg import Plot, area, axes, between, decades, line, linear, nines, times
+from loadtest.report_text import markdown
+from loadtest.report_words import ms, number, percent, verdict_of
+from loadtest.run_files import DIGITS, HIGHEST_US, LOWEST_US, Fault, Mark, RunUnreadable, Sample
+
+HOSTILE = (
+    "</script><script>document.title='pwned'</script><img src=x onerror=alert(1)>\" onmouseover=\"x` [a](http://e.vil)"
+)
+
+
+@pytest.fixture(scope="module")
+def frozen(tmp_path_factory: pytest.TempPathFactory) -> Reading:
+    """A minute at 40 a second, with three seconds in which nothing is answered."""
+    story = Story(rate=lambda _: 40, capacity=400, freezes=[(30, 33)], faults=[Fault("freeze", 30, 33)])
+    return read_whole(write_run(tmp_path_factory.mktemp("runs") / "frozen", story))
+
+
+@pytest.fixture(scope="module")
+def hostile(frozen: Reading) -> Reading:
+    run = frozen.run
+    scenario = {**run.scenario, "title": HOSTILE, "name": HOSTILE, "shows": HOSTILE, HOSTILE: HOSTILE}
+    environment = msgspec.structs.replace(run.environment, cpu=HOSTILE, commit=HOSTILE, versions={HOSTILE: HOSTILE})
+    changed = msgspec.structs.replace(
+        run,
+        scenario=scenario,
+        environment=environment,
+        faults=[Fault(HOSTILE, 10, 12)],
+        marks=[Mark(HOSTILE, 1, 2, False)],
+        void=[HOSTILE],
+        outcomes={HOSTILE: 5, **run.outcomes},
+    )
+    samples = [msgspec.structs.replace(one, process=HOSTILE) for one in frozen.samples]
+    judged = [Judgement("L1", HOSTILE, False, {HOSTILE: 1}, 1, HOSTILE, HOSTILE)]
+    return Reading(changed, frozen.times, samples, judged)
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run(tmp_path_factory.mktemp("runs") / "plain", Story(rate=lambda _: 20, seconds=20))
+
+
+def values_us(count: int, seed: int) -> list[int]:
+    chance = Random(seed)
+    return [int(chance.lognormvariate(8, 2)) + 1 for _ in range(count)]
+
+
+def rank(values: list[int], share: float) -> int:
+    """The plain definition: nearest rank."""
+    return sorted(values)[math.ceil(share * len(values)) - 1]
+
+
+class TestHistograms:
+    def test_added_ones_have_the_percentiles_of_all_their_values_and_not_the_mean_of_percentiles(self) -> None:
+        quick, slow = values_us(5000, 1), [value * 50 for value in values_us(300, 2)]
+        both = added([read(histogram_text(list(quick))), read(histogram_text(list(slow)))])
+        assert both.total == 5300
+        for share in (0.01, 0.5, 0.9, 0.99, 0.999, 1.0):
+            found = both.percentile_us(share)
+            assert found is not None
+            assert found == pytest.approx(rank(quick + slow, share), rel=1e-3)
+        mean = (rank(quick, 0.99) + rank(slow, 0.99)) / 2
+        assert both.percentile_us(0.99) != pytest.approx(mean, rel=0.5)
+
+    def test_each_counter_stands_for_the_value_that_the_format_gives_it(self) -> None:
+        theirs = HdrHistogram(LOWEST_US, HIGHEST_US, DIGITS)
+        for index in range(0, 22_000, 7):
+            assert highest_us(index) == theirs.get_highest_equivalent_value(theirs.get_value_from_index(index))
+
+    def test_attempts_without_an_answer_are_longer_than_all_that_were_measured(self) -> None:
+        one = read(histogram_text([1000] * 98 + [9000]))
+        assert one.percentile_us(0.99, missing=1) == 9000 | 7
+        assert one.percentile_us(0.99, missing=2) is None
+        assert one.percentile_us(0.5, missing=2) == one.percentile_us(0.5)
+        assert Histogram({}).percentile_us(0.5) is None
+
+    def test_a_spectrum_rises_and_ends_where_shares_can_no_longer_be_told_apart(self) -> None:
+        points = read(histogram_text(values_us(2000, 3))).spectrum(0, 5)
+        assert points == sorted(points)
+        assert 1 / (1 - points[-1][0]) == pytest.approx(2000, rel=0.11)
+        cut = read(histogram_text(values_us(1900, 3))).spectrum(100, 5)
+        assert cut[-1][0] <= 0.95
+
+    @pytest.mark.parametrize("text", ("", "?", "HISTFAAABMZ4nD1Wy44c", histogram_text([5, 6])[:-8]))
+    def test_what_is_no_histogram_is_refused(self, text: str) -> None:
+        with pytest.raises(ValueError, match="not a histogram"):
+            read(text)
+
+    def test_one_of_another_range_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="where a run has"):
+            read(HdrHistogram(1, 1000, 2).encode().decode())
+
+
+class TestModel:
+    def test_a_long_run_is_shown_in_stretches_whose_rates_and_percentiles_are_those_of_their_seconds(
+        self, tmp_path: Path
+    ) -> None:
+        reading = read_whole(write_run(tmp_path / "r", Story(rate=lambda _: 3, seconds=STRETCHES_MAX + 10)))
+        made = report(reading)
+        assert made.stretch_s == 2
+        assert len(made.stretches) <= STRETCHES_MAX
+        assert sum(one.offered * one.seconds for one in made.stretches) == pytest.approx(reading.run.counts.offered)
+        pair = reading.times[10:12]
+        whole = added(one.intended for one in pair)
+        at = made.stretches[5]
+        assert (at.at_s, at.seconds) == (10, 2)
+        assert at.offered == sum(one.second.counts.offered for one in pair) / 2
+        assert at.intended.p99 == (whole.percentile_us(0.99) or 0) / 1000
+        assert at.outcomes["accepted"] == sum(one.second.outcomes.get("accepted", 0) for one in pair) / 2
+
+    def test_the_length_of_a_stretch_is_one_a_clock_has(self) -> None:
+        assert [stretch_length_s(seconds) for seconds in (1, 240, 241, 3600, 86_400)] == [1, 1, 2, 15, 600]
+
+    def test_the_whole_runs_percentiles_are_those_of_the_runs_own_histograms(self, frozen: Reading) -> None:
+        made = report(frozen)
+        for kind in ("service", "intended", "lag"):
+            own = read(getattr(frozen.run.latencies, kind))
+            assert made.latencies[kind].percentiles.p999 == (own.percentile_us(0.999) or 0) / 1000
+        assert (made.latencies["intended"].percentiles.p99 or 0) > 2000
+
+    def test_faults_are_left_out_of_the_load_curve_and_their_end_is_found(self, frozen: Reading) -> None:
+        made = report(frozen)
+        assert made.load.left_out == 8
+        assert made.recoveries[0].seconds == pytest.approx(1, abs=1)
+
+    def test_a_run_of_nothing_is_a_report_of_nothing(self, tmp_path: Path) -> None:
+        made = report(read_whole(write_run(tmp_path / "r", Story(rate=lambda _: 0, seconds=2))))
+        assert made.stretches == []
+        assert "Open" in html(made)
+
+    def test_a_damaged_histogram_is_named_with_its_second(self, tmp_path: Path) -> None:
+        directory = write_run(tmp_path / "r", Story(rate=lambda _: 20, seconds=3))
+        lines = (directory / "seconds.ndjson").read_text().splitlines()
+        lines[1] = re.sub(r'"service":"[^"]*"', '"service":"AAAA"', lines[1])
+        (directory / "seconds.ndjson").write_text("\n".join(lines))
+        with pytest.raises(RunUnreadable, match="second 1"):
+            read_whole(directory)
+
+    def test_cpu_goes_on_where_a_process_began_anew(self) -> None:
+        seen = [Sample(at, "gateway", cpu, 1) for at, cpu in ((0, 5.0), (1, 6.0), (2, 0.5), (3, 1.0))]
+        assert spent_s(seen) == pytest.approx(2.0)
+
+    def test_a_fault_felt_to_the_end_of_the_run_has_no_recovery(self) -> None:
+        p99 = [(at, 10.0 if at < 20 else 500.0) for at in range(40)]
+        assert recoveries([Fault("x", 20, 22)], p99, 1)[0].seconds is None
+        assert recoveries([Fault("x", 0, 1)], p99, 1)[0].seconds is None, "nothing before to compare with"
+
+
+class TestLoadCurve:
+    def points(self, *p99: float | None, unanswered: int = 0) -> list[LoadPoint]:
+        return [
+            LoadPoint(100.0 * (at + 1), 60, 1, one, one, unanswered if one is None else 0) for at, one in enumerate(p99)
+        ]
+
+    def test_the_knee_lies_before_the_steep_part(self) -> None:
+        queue = [2 / (1 - load / 1000) for load in range(100, 1000, 100)]  # M/M/1, 2 ms, 1,000/s
+        knee = knee_load(self.points(*queue))
+        assert knee is not None
+        assert 600 <= knee <= 800
+        assert knee_load(self.points(5, 5, 5.1, 5.2, 5, 200, 2000)) == 500
+
+    def test_there_is_none_where_waiting_does_not_rise_or_rises_evenly(self) -> None:
+        assert knee_load(self.points(5, 5, 6, 5, 6)) is None
+        assert knee_load(self.points(1, 10, 100, 1000)) is None
+        assert knee_load(self.points(1, 1000)) is None
+
+    def test_sustained_is_the_last_load_before_the_first_that_failed(self) -> None:
+        assert sustained_load(self.points(5, 6, 60, 7), 50) == 200
+        assert sustained_load(self.points(5, 6, None, unanswered=3), 50) == 200
+        assert sustained_load(self.points(60, 5), 50) is None
+
+    def test_a_ramp_into_saturation_is_recognised(self, tmp_path: Path) -> None:
+        story = Story(rate=lambda at: 20 * (1 + at // 6), seconds=66, capacity=150, marks=[("p99_ms", 1.0, 200.0)])
+        curve = report(read_whole(write_run(tmp_path / "r", story))).load
+        assert curve.varied
+        assert curve.limit_ms == 200
+        assert curve.sustained is not None
+        assert 60 <= curve.sustained <= 160
+        assert curve.knee is not None
+        assert 60 <= curve.knee <= 175
+
+    def test_chance_alone_is_no_variation(self, frozen: Reading) -> None:
+        curve = report(frozen).load
+        assert not curve.varied
+        assert curve.sustained is None
+
+    def test_no_load_at_all(self) -> None:
+        assert load_curve([], [], 50.0).points == []
+
+
+class TestVerdict:
+    HOLDS = Judgement("L1", "each voucher once", True, {})
+
+    def mood(self, reading: Reading, **changed: Any) -> str:
+        invariants = changed.pop("invariants", [self.HOLDS])
+        run = msgspec.structs.replace(reading.run, **{"marks": [Mark("p99_ms", 1, 2, True)], **changed})
+        return verdict_of(report(Reading(run, reading.times, reading.samples, invariants))).mood
+
+    def test_it_passes_only_when_everything_was_judged_and_nothing_failed(self, frozen: Reading) -> None:
+        assert self.mood(frozen) == "good"
+        assert self.mood(frozen, invariants=None) == "open"
+        assert self.mood(frozen, marks=[]) == "open"
+        assert self.mood(frozen, marks=[Mark("p99_ms", 3, 2, False)]) == "bad"
+        assert self.mood(frozen, void=["the generator was late"]) == "void"
+        assert self.mood(frozen, tool="closed") == "open"
+
+    def test_wrong_answers_are_a_failure_even_of_a_void_run(self, frozen: Reading) -> None:
+        broken = Judgement("L1", "each voucher once", False, {}, 2, "1-7 twice")
+        assert self.mood(frozen, void=["late"], invariants=[broken]) == "bad"
+
+
+class TestPictures:
+    def test_ticks_are_round_and_reach_beyond_the_largest_value(self) -> None:
+        assert [tick for tick, _ in linear(7083, number).ticks] == [0, 2000, 4000, 6000, 8000]
+        assert linear(0.03, number).high >= 0.03
+        assert linear(0, number).high == 1
+        assert between(130, 280, number).low <= 130
+        grid = decades(0.7, 4800, ms)
+        assert (grid.low, grid.high) == (0.5, 5000)
+        assert [word for _, word in grid.ticks if word] == ["1 ms", "10 ms", "100 ms", "1 s"]
+        assert [word for _, word in times(0, 600, number, 5).ticks] == ["0", "120", "240", "360", "480", "600"]
+        assert nines(5).share(1e5) == 1
+
+    def test_lines_and_areas_break_where_there_is_no_value(self) -> None:
+        plot = Plot(358, 200, linear(10, number), linear(10, number))
+        points = [(0, 1.0), (1, None), (2, 3.0), (3, 4.0)]
+        assert line(plot, points, "x").count("M") == 2
+        assert area(plot, points, [(x, 0.0) for x, _ in points], "x").count("M") == 1
+        assert line(plot, [(0, None)], "x") == ""
+        assert "&lt;" in axes(Plot(358, 200, linear(1, lambda _: "<"), linear(1, number)))
+
+    @pytest.mark.parametrize(
+        ("value", "said"),
+        (
+            (0.0421, "0.042 ms"),
+            (5, "5 ms"),
+            (99.96, "100 ms"),
+            (1234, "1.23 s"),
+            (90_000, "1.5 min"),
+            (None, "no answer"),
+        ),
+    )
+    def test_lengths_are_said_in_the_unit_that_reads_best(self, value: float | None, said: str) -> None:
+        assert ms(value) == said
+
+    def test_a_share_is_never_rounded_to_everything(self) -> None:
+        assert [percent(share) for share in (1, 0, 0.5, 0.9999, 0.99999)] == [
+            "100%",
+            "0%",
+            "50.0 %",
+            "99.99 %",
+            "99.999 %",
+        ]
+
+
+class Page(HTMLParser):
+    """What a browser would fetch, run or style of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+
+class TestPage:
+    def test_hostile_names_are_only_ever_text(self, hostile: Reading) -> None:
+        text = html(report(hostile))
+        tags = Page(text).tags
+        assert not [tag for tag, _ in tags if tag in ("img", "iframe", "object", "embed", "base", "form")]
+        assert not [attributes for _, attributes in tags if any(name.startswith("on") for name in attributes)]
+        scripts = [attributes for tag, attributes in tags if tag == "script"]
+        assert [one for one in scripts if one.get("type") != "application/json"] == [{}]
+        assert "document.title='pwned'</script>" not in text
+
+    def test_nothing_is_fetched_and_nothing_but_its_own_style_and_script_is_allowed(self, hostile: Reading) -> None:
+        text = html(report(hostile))
+        tags = Page(text).tags
+        assert not [
+            name for _, attributes in tags for name in attributes if name in ("src", "srcset", "action", "style")
+        ]
+        assert {attributes["href"] for tag, attributes in tags if "href" in attributes} <= {"#baseline"}
+        policy = next(a["content"] or "" for t, a in tags if t == "meta" and a.get("http-equiv"))
+        assert re.fullmatch(
+            r"default-src 'none'; style-src 'sha256-[\w+/=]{44}'; script-src 'sha256-[\w+/=]{44}'; "
+            r"base-uri 'none'; form-action 'none'",
+            policy,
+        )
+        own = text.replace(HOSTILE, "").replace(
+            "http://www.w3.org/2000/svg", ""
+        )  # a name of an element, not an address
+        assert "url(" not in own
+        assert "@import" not in own
+        assert not re.search(r"https?://(?!e\.vil)", own)
+
+    def test_every_chart_has_a_name_a_description_and_a_sentence(self, frozen: Reading) -> None:
+        text = html(report(frozen))
+        tags = Page(text).tags
+        charts = [attributes for tag, attributes in tags if tag == "svg" and attributes.get("role") == "img"]
+        assert len(charts) >= 16
+        assert all(one.get("aria-label") for one in charts)
+        assert text.count("<desc>") == len(charts)
+        assert text.count("<figure") == text.count("<figcaption>")
+
+    def test_faults_stand_on_every_axis_of_time(self, frozen: Reading) -> None:
+        drawn = re.findall(r'<figure class="card" id="(\w+)".*?</figure>', html(report(frozen)), re.S)
+        by_name = dict(zip(drawn, re.findall(r"<figure.*?</figure>", html(report(frozen)), re.S), strict=True))
+        for name in ("rates", "waiting", "lag", "outcomes", "cpu", "memory", "loop", "fsync", "files"):
+            assert by_name[name].count('class="fault"') == 2, f"{name}: for wide and narrow"
+
+    def test_shared_cores_are_said(self, frozen: Reading) -> None:
+        assert "shared the same 2 cores" in html(report(frozen))
+        apart = msgspec.structs.replace(frozen.run.environment, same_machine=False)
+        run = msgspec.structs.replace(frozen.run, environment=apart)
+        assert "another machine" in html(report(Reading(run, frozen.times, frozen.samples, None)))
+
+    def test_hostile_names_are_no_markup_in_markdown(self, hostile: Reading) -> None:
+        text = markdown(report(hostile))
+        assert "<script>" not in text.replace("\\<script\\>", "")
+        assert "[a](" not in text.replace("\\[a\\](", "")
+        assert all(line.startswith("|") == line.endswith("|") for line in text.splitlines())
+
+
+class TestCommand:
+    def test_the_page_lies_beside_the_run_or_where_it_is_wanted(
+        self, directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert tillgate(["load", "report", str(directory)]) == 0
+        assert capsys.readouterr().out.strip() == str(directory / "report.html")
+        assert tillgate(["load", "report", str(directory), "--html", str(tmp_path / "x.html")]) == 0
+        assert (tmp_path / "x.html").read_text() == (directory / "report.html").read_text()
+
+    def test_json_holds_what_the_page_shows(self, directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert tillgate(["load", "report", str(directory), "--json"]) == 0
+        told = msgspec.json.decode(capsys.readouterr().out)
+        assert told["verdict"]["mood"] == "open"
+        assert len(told["report"]["stretches"]) >= 20
+        assert told["comparison"] is None
+
+    def test_what_verify_found_is_shown(self, directory: Path, tmp_path: Path) -> None:
+        judged = [Judgement(f"L{at}", "it holds", True, {"vouchers": 5}) for at in range(1, 11)]
+        whole = {"holds": True, "seconds": 1.0, "invariants": judged}
+        story = Story(rate=lambda _: 20, seconds=3, marks=[("p99_ms", 5.0, 50.0)])
+        verified = write_run(tmp_path / "verified", story)
+        (verified / "verify.json").write_bytes(msgspec.json.encode(whole))
+        assert verdict_of(report(read_whole(verified))).mood == "good"
+        (verified / "verify.json").write_text("{}")
+        with pytest.raises(RunUnreadable, match=r"verify\.json"):
+            read_whole(verified)
+
+    def test_a_directory_that_is_no_run_is_refused_by_the_files_name(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert tillgate(["load", "report", str(tmp_path)]) == 2
+        assert "run.json" in capsys.readouterr().err
+
+    def test_a_story_is_the_same_each_time(self, tmp_path: Path) -> None:
+        story = Story(rate=lambda _: 20, seconds=3)
+        one, two = (write_run(tmp_path / name, replace(story)) for name in "ab")
+        assert (one / "seconds.ndjson").read_bytes() == (two / "seconds.ndjson").read_bytes()

@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-hardware hardware-packages lint ops-check alerts-live bench bench-framers bench-page bench-camera bench-tracing bench-till bench-console bench-postgres chaos chaos-planted fuzz rolling sim tour lock clean
+.PHONY: demo test test-hardware hardware-packages lint ops-check alerts-live load-locust closed-open bench bench-framers bench-page bench-camera bench-tracing bench-till bench-console bench-postgres bench-rebuild chaos chaos-planted fuzz rolling sim tour lock clean
 
 demo: $(INSTALLED)
 	$(BIN)/tillgate demo
@@ -46,6 +46,18 @@ alerts-live: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/tillgate bench
+
+# A scenario from Locust, against a gateway of its own: make load-locust SCENARIO=mixed WORKERS=2. Against yours, with
+# TILLGATE_ADMIN_TOKEN in the environment: make load-locust LOCUST="--host http://gateway:8080". The same with its web
+# page: the line below without --headless.
+SCENARIO ?= smoke
+load-locust: $(INSTALLED)
+	$(BIN)/locust -f loadtest/locustfile.py --headless --only-summary --scenario $(SCENARIO) \
+	  $(if $(WORKERS),--processes $(WORKERS)) $(LOCUST)
+
+# What a closed model hides: a gateway frozen for five seconds, measured by both kinds of test. Two minutes.
+closed-open: $(INSTALLED)
+	$(BIN)/python -m loadtest.closed_open $(CLOSED_OPEN)
 
 # The project itself is installed last, without build isolation, so that its build needs are pinned as well.
 $(INSTALLED): requirements.lock pyproject.toml
@@ -107,6 +119,11 @@ RATE ?= 2000
 rolling: $(INSTALLED)
 	$(BIN)/python tests/rolling.py --rate $(RATE) --seconds $(if $(filter-out 0,$(SECONDS)),$(SECONDS),30) --workers $(or $(WORKERS),2)
 
+# State from the log: snapshot, start, rebuild, load, beside controls: make bench-rebuild EVENTS=10000000 (some minutes)
+EVENTS ?= 1000000
+bench-rebuild: $(INSTALLED)
+	$(BIN)/python tests/bench_rebuild.py --events $(EVENTS)
+
 BENCH ?= --rows b,c
 # The same rows with the log in SQLite and in PostgreSQL: make bench-postgres BENCH="--rows b,c --seconds 4"
 bench-postgres: $(INSTALLED)
@@ -123,7 +140,7 @@ lock:
 	$(VENV)-lock/bin/python -m pip install --quiet uv
 	$(VENV)-lock/bin/uv pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
-	  --extra gateway --extra postgres --extra otel --extra load --extra locust --extra terminal --extra camera --extra receipt --extra dev --output-file requirements.lock
+	  --extra gateway --extra postgres --extra jetstream --extra otel --extra load --extra locust --extra terminal --extra camera --extra receipt --extra dev --output-file requirements.lock
 	rm -rf $(VENV)-lock
 
 clean:

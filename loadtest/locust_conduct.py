@@ -1,0 +1,230 @@
+"""From Locust's options to a run and what came of it; again for every start from the web page."""
+
+import logging
+import time
+from argparse import Namespace
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+from locust.env import Environment
+from locust.runners import MasterRunner
+
+from loadtest import run_files
+from loadtest.arrivals import busiest_second, rate_most
+from loadtest.judge import judged, why_void
+from loadtest.locust_master import MasterRun
+from loadtest.locust_share import Model, Ready, Report, Share
+from loadtest.own_server import GatewayFailed
+from loadtest.run_files import Run
+from loadtest.run_plan import codes_for, environment_of, plans
+from loadtest.scenario import Race, Scenario, ScenarioRefused, Search
+from loadtest.scenario_rules import adjusted, check, named, vouchers_needed
+from loadtest.stage import Stage, own_deployment, running_deployment, set_up
+
+FAILED, REFUSED, VOID, MISSED = 1, 2, 3, 4  # exit codes, as of `tillgate load run`
+NOWHERE = "http://nowhere.invalid"  # RFC 6761
+PER_WORKER = 2_000.0  # arrivals a second: one that is given more is late, and its run void
+
+_log = logging.getLogger("tillgate")
+
+
+class Master:
+    """The master's side of all runs of one Locust; where there are no workers it is in the one process."""
+
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
+        self._own_url = ""
+        self._deployment = ExitStack()
+        self._told: run_files.Environment | None = None
+        self._run: MasterRun | None = None
+        self._ended = False
+        self.model: Model = "open"
+        self.users = 1  # Locust's, of the run that begins
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is nothing (more) to wait for."""
+        return self._ended or (self._run is not None and self._run.is_over)
+
+    def expect(self) -> None:
+        """A run is about to begin: how many of Locust's users it takes."""
+        options = self._options
+        self.model, self._ended = options.model, False
+        self.users = len(self._workers()) if self.model == "open" else options.closed_users
+
+    def begin(self) -> None:
+        """Set the stage and share the run out; what is wrong with it is logged and told by the exit code."""
+        try:
+            self._begin()
+        except ScenarioRefused as error:
+            self._give_up(REFUSED, str(error))
+        except (GatewayFailed, OSError) as error:
+            self._give_up(FAILED, str(error))
+        except BaseException:  # Locust would log it, and wait for ever for a run that does not begin
+            self._give_up(FAILED, "the run could not begin")
+            raise
+
+    def ready(self, told: Ready) -> None:
+        """A worker has connected its tills, or cannot."""
+        if self._run is not None:
+            self._run.ready(told)
+
+    def add(self, report: Report, *, last: bool = False) -> None:
+        """What a worker reports, of the run that is on."""
+        if self._run is not None:
+            self._run.add(report, last=last)
+
+    def end(self) -> None:
+        """Write the run and judge it; once."""
+        master_run, self._run = self._run, None
+        if master_run is None:
+            return
+        self._ended = True
+        master_run.close()
+        run = self._written(master_run)
+        self._deployment.close()
+        self._environment.process_exit_code = _exit_code(run)
+        for line in _verdict(run):
+            _log.info("%s", line)
+        _log.info("the run is in %s", master_run.directory)
+
+    def _begin(self) -> None:
+        workers = self._workers()
+        scenario = self._scenario(len(workers))
+        directory = self._new_directory(scenario)
+        stage = self._staged(scenario, directory)
+        self._told = environment_of(directory, stage)
+        self._environment.host = stage.desk.url
+        shares = _shares(scenario, stage, directory)
+        if self.model == "closed":
+            pause_s = self.users / rate_most(scenario)
+            shares = [msgspec.structs.replace(share, model=self.model, pause_s=pause_s) for share in shares]
+        self._run = MasterRun(self._environment, directory, scenario, dict(zip(workers, shares, strict=True)))
+        self._run.watch(stage.target.pids, stage.metrics_url)
+        self._run.share_out()
+
+    def _give_up(self, code: int, why: str) -> None:
+        _log.error("%s", why)
+        self._environment.process_exit_code = code
+        self._run, self._ended = None, True
+        self._deployment.close()
+        if not self._environment.host:  # Locust spawns its users all the same, and these need one
+            self._environment.host = self._own_url = NOWHERE
+
+    def _written(self, master_run: MasterRun) -> Run:
+        told, scenario = master_run.gathering, master_run.scenario
+        assert self._told is not None, "a run that has begun knows its machine"
+        void = [*master_run.faults, *why_void(scenario, told)]
+        run = Run(
+            tool="locust" if self.model == "open" else "closed",
+            scenario=msgspec.to_builtins(scenario),
+            started_ms=master_run.starts_ms,
+            seconds=max(round(time.time() - master_run.starts_ms / 1000, 3), 0.0),
+            generators=scenario.generators,
+            counts=told.counts,
+            outcomes=told.outcomes,
+            latencies=told.latencies(),
+            faults=[],
+            marks=judged(scenario, told, void=bool(void)),
+            void=void,
+            environment=self._told,
+        )
+        told.write(master_run.directory, run)
+        return run
+
+    @property
+    def _options(self) -> Namespace:
+        options = self._environment.parsed_options
+        assert isinstance(options, Namespace), "Locust has parsed its command line"
+        return options
+
+    def _workers(self) -> list[str]:
+        """Locust's names of the processes that make the load, by their indexes."""
+        runner = self._environment.runner
+        if not isinstance(runner, MasterRunner):
+            return ["local"]
+        return sorted((client.id for client in runner.clients.ready), key=runner.get_worker_index)
+
+    def _scenario(self, generators: int) -> Scenario:
+        """The one that the options name. Raises ScenarioRefused."""
+        options = self._options
+        scenario = adjusted(
+            named(options.scenario),
+            rate=options.rate,
+            seconds=options.seconds,
+            terminals=options.terminals,
+            seed=options.seed,
+            generators=generators,
+        )
+        check_for_locust(scenario)
+        return scenario
+
+    def _new_directory(self, scenario: Scenario) -> Path:
+        name = f"{scenario.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+        directory = Path(self._options.run_directory or Path("runs") / name).absolute()
+        directory.mkdir(parents=True, exist_ok=True)
+        if any(directory.iterdir()):
+            raise GatewayFailed(f"{directory} is not empty: a run needs a directory of its own")
+        return directory
+
+    def _staged(self, scenario: Scenario, directory: Path) -> Stage:
+        host = self._environment.host
+        if host and host != self._own_url:  # Locust's page shows the last run's host again
+            opened = running_deployment(host.rstrip("/"), self._options.admin_token, None)
+            self._own_url = ""
+            desk, target, metrics_url = self._deployment.enter_context(opened)
+        else:
+            desk, target, metrics_url = self._deployment.enter_context(own_deployment(directory, scenario))
+            self._own_url = desk.url
+        return set_up(desk, target, metrics_url, scenario, vouchers_needed(scenario), _log.info)
+
+
+def check_for_locust(scenario: Scenario) -> None:
+    """Raises ScenarioRefused where a scenario is impossible, or is one for `tillgate load run` only."""
+    check(scenario, [fault.name for fault in scenario.faults])
+    native = "only `tillgate load run` does this"
+    beyond = {
+        "arrivals.shape": isinstance(scenario.arrivals, Search),
+        "terminals.scans": scenario.terminals.scans > 1,
+        "outage": scenario.outage is not None,
+        "imports": scenario.imports is not None,
+        "replay": scenario.replay is not None,
+        "faults": bool(scenario.faults),
+    }
+    for field, is_in_it in beyond.items():
+        if is_in_it:
+            raise ScenarioRefused(field, native)
+    rate, most = busiest_second(scenario), PER_WORKER * scenario.generators
+    if rate > most and not isinstance(scenario.arrivals, Race):
+        why = f"{rate:,.0f} arrivals a second are beyond Locust's {most:,.0f} with {scenario.generators} worker(s)"
+        raise ScenarioRefused("arrivals", f"{why}: give it more (--processes), or use `tillgate load run`")
+
+
+def _shares(scenario: Scenario, stage: Stage, directory: Path) -> list[Share]:
+    made = plans(scenario, stage, directory)
+    if isinstance(scenario.arrivals, Race):
+        codes = codes_for(stage, 0, stage.main.count, 1) * len(made)  # everybody is after the same ones
+    else:
+        codes = codes_for(stage, 0, stage.main.count, len(made))
+    return [Share(plan, some, stage.desk.url) for plan, some in zip(made, codes, strict=True)]
+
+
+def _exit_code(run: Run) -> int:
+    if run.void:
+        return VOID
+    return 0 if all(mark.met for mark in run.marks) else MISSED
+
+
+def _verdict(run: Run) -> list[str]:
+    counts = run.counts
+    return [
+        f"{counts.offered:,} offered, {counts.started:,} started, {counts.completed:,} answered",
+        *(f"void: {why}" for why in run.void),
+        *(
+            f"{mark.name}: {mark.measured:,.1f}, at most {mark.most:g}: {'met' if mark.met else 'missed'}"
+            for mark in run.marks
+            if mark.met is not None
+        ),
+    ]

@@ -44,6 +44,7 @@ class Figures(msgspec.Struct):
     verdicts: int
     p50_ms: float
     p99_ms: float
+    p999_ms: float
     valkey_cpu_s: float
     client_cpu_s: float
     elsewhere_cpu_s: float
@@ -167,15 +168,15 @@ def measured(endpoint: Endpoint, pid: int, calls: list[bytes], seconds: float, w
     after = (time.perf_counter(), _cpu_s(server), _cpu_s(client), _machine_s())
     spent_s, server_s, client_s, machine_s = (late - early for early, late in zip(before, after, strict=True))
     made = caller.calls - calls_before, caller.records - records_before
-    p50_ms, p99_ms = _percentiles_ms(caller.latencies)
+    cuts_ms = _percentiles_ms(caller.latencies)
     caller.finish()
     others_s = machine_s - server_s - client_s
-    return Figures(spent_s, *made, p50_ms, p99_ms, server_s, client_s, others_s, caller.records, caller.accepted)
+    return Figures(spent_s, *made, *cuts_ms, server_s, client_s, others_s, caller.records, caller.accepted)
 
 
-def _percentiles_ms(seconds: Sequence[float]) -> tuple[float, float]:
-    cuts = statistics.quantiles(seconds, n=100, method="inclusive")
-    return cuts[49] * 1e3, cuts[98] * 1e3
+def _percentiles_ms(seconds: Sequence[float]) -> tuple[float, float, float]:
+    cuts = statistics.quantiles(seconds, n=1000, method="inclusive")
+    return cuts[499] * 1e3, cuts[989] * 1e3, cuts[998] * 1e3
 
 
 def install(endpoint: Endpoint) -> None:

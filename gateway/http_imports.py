@@ -24,6 +24,7 @@ from gateway.messages import Verdict
 from gateway.roles import Action
 
 BODY_BYTES_MAX = 256 << 20  # ten million codes of 25 letters; more is split by whoever sends it
+READ_BYTES = 16 << 10  # cut into lines in one go: half a millisecond
 LINES_PER_TURN = 256  # read and hashed in one go: about a millisecond
 REJECTIONS_TOLD_MAX = 10_000  # about a megabyte of answer; all are counted
 COLUMN_CHARS_MAX = 64
@@ -79,7 +80,8 @@ class ImportRoutes:
                 if size_bytes > BODY_BYTES_MAX:
                     text = f"the body has more than {BODY_BYTES_MAX} bytes: send the rest as another request"
                     raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, text)
-                await body.take(reader.feed(block))
+                for start in range(0, len(block), READ_BYTES):
+                    await body.take(reader.feed(block[start : start + READ_BYTES]))
                 asker = self._gate.asker(request, Action.VOUCHER_ISSUE)  # a long upload may outlive a token
             await body.take(reader.finish())
             summary = await body.finish()

@@ -78,7 +78,7 @@ def grown(endpoint: Endpoint, serials: Sequence[int], rng: Random) -> float:
     caller.run(float("inf"))
     caller.finish()
     assert caller.accepted == caller.records, "a voucher was redeemed twice"
-    stream = asker.ask("MEMORY", "USAGE", b"{%d}log" % PARTITION, "SAMPLES", "0")
+    stream: int = asker.ask("MEMORY", "USAGE", b"{%d}log" % PARTITION, "SAMPLES", "0")
     return (asker.used_bytes() - before - stream) / caller.records
 
 

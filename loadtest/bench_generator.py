@@ -7,6 +7,7 @@ from the accounts of the very processes at both ends of a window.
 
 import asyncio
 import gc
+import itertools
 import socket
 import sys
 import time
@@ -82,6 +83,7 @@ class _Round:
         crew.stopping = False
         for line in self.lines:
             line.start()
+        pacing = asyncio.create_task(self._pace()) if plan.shape.rate else None
         await asyncio.sleep(plan.warm_seconds)
         crew.window = Tally()
         meter, started_s = _Meter(self.target.pids), time.perf_counter()
@@ -90,6 +92,10 @@ class _Round:
         self.seconds += time.perf_counter() - started_s
         self.windows.append(crew.window)
         crew.window, crew.stopping = None, True
+        if pacing is not None:
+            pacing.cancel()
+            if not crew.under_way:
+                crew.idle.set()
         self.elsewhere_s += elsewhere_s
         for name, spent_s in cpu_s.items():
             self.cpu_s[name] += spent_s
@@ -98,6 +104,15 @@ class _Round:
         if crew.broken is not None:
             raise crew.broken
         await self._quiet()
+
+    async def _pace(self) -> None:
+        """Send what is due, one connection after the other, until cancelled; what is late is sent at once."""
+        gap_s, due_s = 1 / self._plan.shape.rate, time.perf_counter()
+        for line in itertools.cycle(self.lines):
+            if (wait_s := due_s - time.perf_counter()) > 0:
+                await asyncio.sleep(wait_s)
+            line.send_due(due_s)
+            due_s += gap_s
 
     async def _quiet(self) -> None:
         """Wait until the target has done what it put off (an index it keeps up to date), and book it."""
@@ -114,6 +129,7 @@ class _Round:
     def load(self) -> Load:
         """What it did, all turns together."""
         ordered = sorted(second for window in self.windows for second in window.latencies)
+        lags = sorted(second for window in self.windows for second in window.lags)
         total = self.crew.total
         return Load(
             target=self.target.name,
@@ -122,6 +138,8 @@ class _Round:
             scans=sum(window.scans for window in self.windows),
             p50_ms=percentile(ordered, 0.50) * 1e3,
             p99_ms=percentile(ordered, 0.99) * 1e3,
+            p999_ms=percentile(ordered, 0.999) * 1e3,
+            lag_p99_ms=percentile(lags, 0.99) * 1e3,
             batches=0 if self.target.endless else sum(window.batches for window in self.windows),
             cpu_seconds=self.cpu_s,
             trailing_seconds=self.trailing_s,
@@ -209,7 +227,7 @@ async def _run(plan: Plan, sockets: list[list[socket.socket]], conversations: li
         endless = each.target.endless
         for connection, messages in zip(connections, conversations, strict=True):
             some = messages[:ENDLESS_MESSAGES] if endless else messages
-            line: Line = kind(each.crew, some, plan.shape.window, endless)
+            line: Line = kind(each.crew, some, 0 if plan.shape.rate else plan.shape.window, endless)
             connection.setblocking(False)
             await loop.create_connection(partial(_same, line), sock=connection)
             each.lines.append(line)

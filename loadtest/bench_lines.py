@@ -45,6 +45,7 @@ class Tally:
         self.messages = self.scans = self.accepted = self.accepted_expected = 0
         self.unresolved = self.wrong = self.distinct = 0
         self.latencies: list[float] = []  # seconds, of a measured window only
+        self.lags: list[float] = []  # the same: from when a message was due to when it was sent
         self.seqs: dict[int, tuple[int, int]] = {}  # partition -> lowest and highest seq seen
 
     def note_seq(self, partition: int, seq: int) -> None:
@@ -104,6 +105,7 @@ class Line(asyncio.Protocol):
     """One connection."""
 
     def __init__(self, crew: Crew, messages: Sequence[Message], window: int, endless: bool) -> None:
+        """`window` 0: nothing is sent but by `send_due`."""
         assert messages, "a connection has something to send"
         self._crew, self._messages, self._endless = crew, messages, endless
         self._window = min(window, len(messages))
@@ -126,12 +128,18 @@ class Line(asyncio.Protocol):
         for _ in range(self._window):
             self._send()
 
+    def send_due(self, due_s: float) -> None:
+        """Send the next message, which was due at `due_s` of time.perf_counter()."""
+        if self._crew.window is not None:
+            self._crew.window.lags.append(self._clock() - due_s)
+        self._send(due_s)
+
     def close(self) -> None:
         """Let go of the connection."""
         if self._transport is not None:
             self._transport.abort()
 
-    def _send(self) -> None:
+    def _send(self, due_s: float | None = None) -> None:
         index = self._next
         if index == len(self._messages):
             if not self._endless:
@@ -140,7 +148,7 @@ class Line(asyncio.Protocol):
             index = 0
         self._next = index + 1
         self._crew.under_way += 1
-        self._sent(index, self._clock())
+        self._sent(index, self._clock() if due_s is None else due_s)
         self._write(self._messages[index].raw)
 
     def _sent(self, index: int, at_s: float) -> None:
@@ -179,7 +187,7 @@ class StreamLine(Line):
             for place in verdicts.places:
                 window.note_seq(place.partition, place.seq)
         self._crew.answered(self._messages[verdicts.ref], verdicts.codes, seconds)
-        if not self._crew.stopping:
+        if self._window and not self._crew.stopping:
             self._send()
 
 
@@ -209,5 +217,5 @@ class HttpLine(Line):
         if window is not None and answer.position is not None:
             window.note_seq(0, answer.position.seq)
         self._crew.answered(self._messages[index], _BYTES[answer.verdict], self._clock() - at_s)
-        if not self._crew.stopping:
+        if self._window and not self._crew.stopping:
             self._send()

@@ -13,7 +13,8 @@ class Till(msgspec.Struct, frozen=True):
 
 
 class Shape(msgspec.Struct, frozen=True):
-    """One kind of load. It is closed: a connection sends its next message when an answer has come."""
+    """One kind of load. It is closed: a connection sends its next message when an answer has come. With a `rate` it is
+    open: messages are sent when they are due, whoever waits, and latency counts from that moment."""
 
     door: str  # HTTP or STREAM
     connections: int
@@ -21,6 +22,7 @@ class Shape(msgspec.Struct, frozen=True):
     scans: int = 1  # in a message
     repeats: float = 0.0  # share of scans that are retries: same id, same body
     used: float = 0.0  # share of scans whose voucher another id has redeemed
+    rate: float = 0.0  # messages a second, of all connections together; 0: closed
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -54,8 +56,10 @@ class Load(msgspec.Struct, frozen=True):
     seconds: float
     messages: int
     scans: int
-    p50_ms: float  # from sending a message to its answer
+    p50_ms: float  # from sending a message (or when it was due) to its answer
     p99_ms: float
+    p999_ms: float
+    lag_p99_ms: float  # how late the generator itself sent what was due; 0 of a closed load
     batches: int  # claim calls that carried these scans, by their seq in the log; 0: the answers name none
     cpu_seconds: dict[str, float]  # by process, "generator" among them
     trailing_seconds: dict[str, float]  # CPU the target spent after its last answers, until it was quiet

@@ -40,6 +40,8 @@ class Side(msgspec.Struct, frozen=True):
     trailing_us: dict[str, float]  # a verdict, spent after the last answers: what was put off under load
     p50_ms: float
     p99_ms: float
+    p999_ms: float
+    lag_p99_ms: float
     seconds: float
     verdicts: int
     per_batch: float  # verdicts a claim call; 0: not known
@@ -98,6 +100,8 @@ def side_of(load: Load) -> Side:
         trailing_us={name: spent * 1e6 / max(load.answered, 1) for name, spent in load.trailing_seconds.items()},
         p50_ms=load.p50_ms,
         p99_ms=load.p99_ms,
+        p999_ms=load.p999_ms,
+        lag_p99_ms=load.lag_p99_ms,
         seconds=load.seconds,
         verdicts=load.scans,
         per_batch=load.scans / load.batches if load.batches else 0.0,
@@ -117,25 +121,47 @@ def check_of(load: Load) -> Check:
     )
 
 
-def as_object(environment: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
+class Work(msgspec.Struct, frozen=True):
+    """A row that is no load of scans: a piece of work, what it took, and whether all of it was done right."""
+
+    name: str
+    what: str
+    figures: dict[str, float]  # by a name that tells the unit
+    holds: bool
+    beside: Beside
+    marks: list[Mark]
+
+
+def as_object(environment: Mapping[str, Any], rows: Sequence[Row], works: Sequence[Work] = ()) -> dict[str, Any]:
     """Everything that was measured, for programs."""
-    return {"environment": dict(environment), "rows": [_row_object(row) for row in rows]}
+    return {
+        "environment": dict(environment),
+        "rows": [_row_object(row) for row in rows],
+        "works": [_with_marks(msgspec.to_builtins(work), work.marks) for work in works],
+    }
 
 
 def _row_object(row: Row) -> dict[str, Any]:
     made: dict[str, Any] = msgspec.to_builtins(row)
     made["check"]["holds"] = row.check.holds
-    for mark, each in zip(row.marks, made["marks"], strict=True):
+    return _with_marks(made, row.marks)
+
+
+def _with_marks(made: dict[str, Any], marks: Sequence[Mark]) -> dict[str, Any]:
+    for mark, each in zip(marks, made["marks"], strict=True):
         each["met"] = mark.met
     return made
 
 
-def print_report(console: Console, environment: Mapping[str, Any], rows: Sequence[Row]) -> None:
+def print_report(
+    console: Console, environment: Mapping[str, Any], rows: Sequence[Row], works: Sequence[Work] = ()
+) -> None:
     """The same for people."""
     for name, value in environment.items():
         console.print(f"[bold]{name:<12}[/] {value}", highlight=False)
-    console.print(_table(rows))
-    best_ms = min((row.beside.work_ms for row in rows), default=0.0)
+    if rows:
+        console.print(_table(rows))
+    best_ms = min([row.beside.work_ms for row in rows] + [work.beside.work_ms for work in works], default=0.0)
     for row in rows:
         console.print(f"[bold]({row.name})[/] {row.what}", highlight=False)
         if row.beside.work_ms > SLOW * best_ms:
@@ -149,11 +175,27 @@ def print_report(console: Console, environment: Mapping[str, Any], rows: Sequenc
             console.print(f"    [red]wrong answers[/]: {msgspec.to_builtins(row.check)}", highlight=False)
         elif row.check.unresolved:
             console.print(f"    unresolved, to be asked again: {row.check.unresolved:,}", highlight=False)
+        if row.side.lag_p99_ms:
+            console.print(f"    the generator's own lag, p99: {row.side.lag_p99_ms:.3g} ms", highlight=False)
+    for work in works:
+        _print_work(console, work, best_ms)
+
+
+def _print_work(console: Console, work: Work, best_ms: float) -> None:
+    console.print(f"[bold]({work.name})[/] {work.what}", highlight=False)
+    if work.beside.work_ms > SLOW * best_ms:
+        console.print(f"    [yellow]cores were {work.beside.work_ms / best_ms:.1f} times slower than at best[/]")
+    for name, value in work.figures.items():
+        console.print(f"    {name}: {_number(value)}", highlight=False)
+    for mark in work.marks:
+        console.print(_mark_line(mark), highlight=False)
+    if not work.holds:
+        console.print("    [red]not all of it was done right[/]")
 
 
 def _table(rows: Sequence[Row]) -> Table:
     table = Table(
-        title="CPU in us a verdict (load: the generator's); latency and fsync in ms, p50 / p99",
+        title="CPU in us a verdict (load: the generator's); latency in ms: p50/p99/p99.9; fsync: p50/p99",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
@@ -161,7 +203,7 @@ def _table(rows: Sequence[Row]) -> Table:
     for name in ("a second", "gateway", "Valkey", "load", "latency", "batch", "fsync", "others"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        fsync = f"{row.beside.fsync_p50_ms:.2g}/{row.beside.fsync_p99_ms:.2g}"
+        fsync = f"{_ms(row.beside.fsync_p50_ms)}/{_ms(row.beside.fsync_p99_ms)}"
         table.add_row(row.name, *_side_cells(row.side), fsync, f"{row.side.elsewhere_cores:.1f}")
         if row.control is not None:
             others = f"{row.control.elsewhere_cores:.1f}"
@@ -175,9 +217,13 @@ def _side_cells(side: Side) -> tuple[str, ...]:
         _us(side.cpu_us.get("gateway", side.cpu_us.get("bare"))),
         _us(side.cpu_us.get("valkey")),
         _us(side.cpu_us.get("generator")),
-        f"{side.p50_ms:.3g}/{side.p99_ms:.3g}",
+        "/".join(map(_ms, (side.p50_ms, side.p99_ms, side.p999_ms))),
         f"{side.per_batch:,.0f}" if side.per_batch else "",
     )
+
+
+def _ms(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def _us(spent: float | None) -> str:

@@ -30,6 +30,8 @@ def load(**changes: object) -> Load:
         "scans": 6400,
         "p50_ms": 1.5,
         "p99_ms": 9.0,
+        "p999_ms": 12.0,
+        "lag_p99_ms": 0.0,
         "batches": 20,
         "cpu_seconds": {"gateway": 0.064, "valkey": 0.032, "generator": 0.0064},
         "trailing_seconds": {"gateway": 0.01, "valkey": 0.0},
@@ -126,7 +128,7 @@ def printed(*rows: Row) -> str:
 def test_the_table_fits_80_columns_and_names_marks_and_faults() -> None:
     text = printed(row(), row(check=Check(5, 4, 5, 5, 0, 1)), row(check=Check(5, 4, 5, 5, 1, 0)))
     assert "…" not in text
-    assert "c 3,200 10.0 5.0 1.0 1.5/9 320 0.1/0.2 0.2" in " ".join(text.split())
+    assert "c 3,200 10.0 5.0 1.0 1.5/9/12 320 0.1/0.2 0.2" in " ".join(text.split())
     assert "mark met: gateway CPU: 10, at most 12" in text
     assert "goal missed: verdicts: 3,200, at least 70,000" in text
     assert text.count("wrong answers") == 1

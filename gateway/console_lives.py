@@ -10,6 +10,7 @@ import struct
 from collections.abc import Callable, Iterator
 
 from eventstore.events import (
+    CONFLICT,
     EFFECTS_END,
     HEADER_BYTES,
     RECORD_BYTES,
@@ -75,7 +76,7 @@ class Lives:
         for batch in batches:
             for index in indexes_of(batch, number, serial):
                 record = record_at(batch.payload, index)
-                if record.claim_id != entry.claim_id or batch.verdicts[index] >= EFFECTS_END:
+                if record.claim_id != entry.claim_id or not left_a_mark(batch.verdicts[index]):
                     continue
                 extra = extras_of(batch.payload).get(index, Extra())
                 found.append(event_of(view, batch, index, record, entry.at_ms, extra))
@@ -137,6 +138,11 @@ class Lives:
         _, _, at_ms = payload_head(batch.payload)
         shown, name = events[:PAGE_EVENTS_MAX], "control" if partition == CONTROL else str(partition)
         return b.Page(name, seq, head_seq, at_ms, batch.tip.hex(), batch.prev.hex(), shown, len(events) - len(shown))
+
+
+def left_a_mark(verdict: int) -> bool:
+    """Whether a record with this verdict byte has an entry in its voucher's value."""
+    return verdict < EFFECTS_END or verdict == CONFLICT
 
 
 def position_key(event: b.Event) -> tuple[int, ...]:

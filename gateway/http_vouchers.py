@@ -5,7 +5,7 @@ from http import HTTPStatus
 import msgspec
 from aiohttp import web
 
-from eventstore.vouchers import REDEEMED, REVERSED, TOMBSTONE, VOIDED, Entry
+from eventstore.vouchers import LOST, REDEEMED, REVERSED, TOMBSTONE, VOIDED, Entry
 from gateway.campaign import CODE_KINDS, Campaign
 from gateway.codes import CAMPAIGN_MAX, SERIAL_MAX, Refused
 from gateway.core import Core
@@ -14,7 +14,7 @@ from gateway.http_gate import Gate, Problem, absent, allowed, bad, json_response
 from gateway.messages import Verdict
 from gateway.roles import Action
 
-_KINDS = {REDEEMED: "redeemed", VOIDED: "voided", REVERSED: "reversed", TOMBSTONE: "tombstoned"}
+_KINDS = {REDEEMED: "redeemed", VOIDED: "voided", REVERSED: "reversed", TOMBSTONE: "tombstoned", LOST: "conflict"}
 
 
 class VoucherNamed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -36,14 +36,28 @@ class VoidRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Deed(msgspec.Struct, frozen=True, omit_defaults=True):
     """Something that was done to a voucher."""
 
-    kind: str  # redeemed | voided | reversed | tombstoned
+    kind: str  # redeemed | voided | reversed | tombstoned | conflict
     at_ms: int
     seq: int
     terminal: int = 0  # 0: no till
     store: str = ""
 
 
-class VoucherBody(msgspec.Struct, frozen=True):
+class ConflictSeen(msgspec.Struct, frozen=True):
+    """An acceptance without a connection that lost the voucher, and the redemption that came before it."""
+
+    redemption_id: str
+    terminal: int
+    store: str
+    accepted_ms: int  # by the till's clock
+    position: str
+    first_kind: str  # redeemed | voided
+    first_terminal: int
+    first_store: str
+    first_ms: int
+
+
+class VoucherBody(msgspec.Struct, frozen=True, omit_defaults=True):
     """The life of one voucher: who holds it, and what was settled on it before."""
 
     voucher_id: str
@@ -52,6 +66,7 @@ class VoucherBody(msgspec.Struct, frozen=True):
     state: str  # unused | redeemed | voided | purged
     holder: Deed | None
     settled: list[Deed]
+    conflicts: list[ConflictSeen] = []
 
 
 class Voided(msgspec.Struct, frozen=True):
@@ -84,7 +99,8 @@ class Vouchers:
         standing = "purged" if campaign.purged else holder.kind if holder else "unused"
         settled = [self._deed(entry) for entry in state.settled]
         voucher_id = f"{campaign.number}-{serial}"
-        return json_response(VoucherBody(voucher_id, campaign.slug, kind, standing, holder, settled))
+        lost = self._conflicts(campaign.number, serial) if any(deed.kind == "conflict" for deed in settled) else []
+        return json_response(VoucherBody(voucher_id, campaign.slug, kind, standing, holder, settled, lost))
 
     async def void(self, request: web.Request) -> web.Response:
         """POST /v1/vouchers/void: ends an unredeemed voucher; the same request may be repeated."""
@@ -119,6 +135,23 @@ class Vouchers:
         if spot.verdict is Verdict.UNREADABLE:
             raise bad("code", spot.why)
         raise Problem(HTTPStatus.NOT_FOUND, "no voucher has this code", "code")
+
+    def _conflicts(self, campaign: int, serial: int) -> list[ConflictSeen]:
+        return [
+            ConflictSeen(
+                redemption_id=event.redemption_id.hex(),
+                terminal=event.terminal,
+                store=event.store,
+                accepted_ms=event.accepted_ms,
+                position=":".join(map(str, event.place)),
+                first_kind=event.first_kind,
+                first_terminal=event.first_terminal,
+                first_store=event.first_store,
+                first_ms=event.first_ms,
+            )
+            for event in self._core.control.directory.conflicts.values()
+            if (event.campaign, event.serial) == (campaign, serial)
+        ]
 
     def _deed(self, entry: Entry) -> Deed:
         terminal = self._core.control.directory.terminals.get(entry.terminal)

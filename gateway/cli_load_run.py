@@ -191,8 +191,8 @@ def _told(as_json: bool) -> Iterator[Callable[[str], None]]:
 
     console = Console(stderr=True)
     if console.is_terminal and not as_json:
-        with console.status("") as status:
-            yield lambda text: status.update(text.replace("[", r"\["))
+        with console.status("") as line:
+            yield lambda text: line.update(text.replace("[", r"\["))
         return
     beats = 0
 
@@ -230,9 +230,9 @@ def _print(made: "Run", place: Path, data_dir: Path | None, as_json: bool) -> No
         click.echo(json.dumps({"directory": str(place), "exit_code": _exit_code(made), **fields}, ensure_ascii=False))
     else:
         _print_table(made)
-    data = f" --data {data_dir}" if data_dir else ""
+    where = f" --data {data_dir}" if data_dir else ""
     say(f"the run is in {shown}")
-    say(f"  to check it against the log: tillgate load verify {shown}{data}")
+    say(f"  to check it against the log: tillgate load verify {shown}{where}")
     say(f"  to see it:                   tillgate load report {shown}")
 
 

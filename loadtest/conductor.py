@@ -9,30 +9,26 @@ processes) is done in threads. A run that is broken off is judged void and writt
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 
 from loadtest import run_files
-from loadtest.arrivals import Piece, count_of, sends_of
+from loadtest.arrivals import Piece, count_of
 from loadtest.crew_process import CrewLost, Process
 from loadtest.faults import FAULTS
-from loadtest.generator_plan import Beat, Codes, Done, Go, Ready, Step, StepDone, Stop
+from loadtest.generator_plan import Beat, Done, Go, Ready, Step, StepDone, Stop
 from loadtest.judge import StepFigures, judged, why_void
 from loadtest.own_server import GatewayFailed
 from loadtest.recorder import Gathering, Part, SampleFile
 from loadtest.run_files import Mark, Run
-from loadtest.run_plan import codes_for, plans
+from loadtest.run_plan import plans
 from loadtest.sampler import Sampler
-from loadtest.scenario import REDEEMED_SHARE, Arrivals, FaultPlan, Origin, Race, Scenario, Search, search_rates
-from loadtest.stage import Stage, import_codes, issue
+from loadtest.scenario import FaultPlan, Scenario, Search, search_rates
+from loadtest.stage import Stage, import_codes
+from loadtest.voucher_desk import VoucherDesk, days_of
 
-T = TypeVar("T")
 START_SECONDS = 0.5  # from Go to time 0
-STOCK = 200_000  # vouchers each generator is kept supplied with; more than it uses up in ten seconds
-CHUNK = 20_000  # vouchers in a message to a generator: a millisecond of its time
 SAMPLE_SECONDS = 1.0
 STEP_PAUSE_SECONDS = 1.0  # between the steps of a search
 KNEE = "largest rate that held, a second"
@@ -40,25 +36,11 @@ KNEE_BOUND = "largest rate that held, a second (then the generator was late, not
 BROKEN_OFF = "broken off"
 
 
-class Day(msgspec.Struct, frozen=True):
-    """One of the origin's days."""
+class _Rebuilt(msgspec.Struct):
+    """What `tillgate rebuild` prints."""
 
-    number: int
-    at_s: float
-    sent: int
-    redeemed: int  # at most
-
-
-def _days(shape: Arrivals) -> list[Day]:
-    """The origin's days, where whole days are played; else none."""
-    if not isinstance(shape, Origin) or shape.peak_minutes is not None:
-        return []
-    days = []
-    for number, sent in enumerate(sends_of(shape)):
-        redeemed = sent * REDEEMED_SHARE
-        spare = 6 * redeemed**0.5 + 20  # how many come on which day is drawn
-        days.append(Day(number, number * shape.day_seconds, sent, min(round(redeemed + spare), sent)))
-    return days
+    records: int
+    seconds: float
 
 
 class Conductor:
@@ -74,9 +56,7 @@ class Conductor:
         self._zero_ns = 0
         self._started_ms = 0
         self._seconds = 0.0
-        self._given = 0  # vouchers of the main campaign handed to generators
-        self._issued = stage.main.count
-        self._desk = ThreadPoolExecutor(1, "desk")  # its connection takes one request at a time
+        self._vouchers = VoucherDesk(scenario, stage, self._processes)
         self._step = StepFigures()
 
     async def run(self, environment: run_files.Environment) -> Run:
@@ -86,6 +66,7 @@ class Conductor:
             await self._open()
             sampling = asyncio.create_task(self._sample())
             await self._play()
+            await self._rebuild()
         except asyncio.CancelledError:
             self._void.append(BROKEN_OFF)
             await self._stop()
@@ -97,7 +78,7 @@ class Conductor:
                 sampling.cancel()
             for process in self._processes:
                 await process.close()
-            self._desk.shutdown(wait=False)
+            self._vouchers.close()
         return self._written(environment)
 
     def _now_s(self) -> float:
@@ -110,7 +91,7 @@ class Conductor:
         self._tell(f"{self._scenario.terminals.count:,} tills connect")
         for plan in parts:
             self._processes.append(await Process.start(plan))
-        await self._at_desk(self._stock_all)
+        await self._vouchers.stock_all()
         ready = await asyncio.gather(*(process.expect(Ready) for process in self._processes))
         self._tell(f"connected after {max(each.seconds for each in ready):.1f} s")
         self._zero_ns = time.monotonic_ns() + int(START_SECONDS * 1e9)
@@ -124,7 +105,7 @@ class Conductor:
         if (imports := self._scenario.imports) is not None:
             beside.append(self._after(imports.at_s, self._import(imports.count)))
         # Each further day's vouchers are issued at its midnight, long before the stores open.
-        beside += [self._after(day.at_s, self._issue(day)) for day in _days(self._scenario.arrivals)[1:]]
+        beside += [self._after(day.at_s, self._vouchers.issue(day)) for day in days_of(self._scenario.arrivals)[1:]]
         tasks = [asyncio.create_task(work) for work in beside]
         hearing = [asyncio.create_task(self._hear(process)) for process in self._processes]
         if isinstance(self._scenario.arrivals, Search):
@@ -145,7 +126,7 @@ class Conductor:
                     self._add(parts)
                     process.beat = message
                     self._show()
-                    await self._feed(message.codes_left)
+                    await self._vouchers.feed(message.codes_left)
                 case StepDone(parts=parts):
                     self._add(parts)
                     process.step_done.set()
@@ -182,52 +163,11 @@ class Conductor:
         told = f"{started:,} sent, {under_way:,} under way, p99 {p99:.1f} ms, lag p99 {lag:.2f} ms"
         self._tell(f"{self._now_s():.0f} of {self._scenario.length_s:.0f} s: {told}")
 
-    # --- vouchers ---
-
-    def _stock_all(self) -> None:
-        """In a thread: what the generators begin with."""
-        shape = self._scenario.arrivals
-        if isinstance(shape, Race):
-            (codes,) = codes_for(self._stage, 0, self._issued, 1)
-            for process in self._processes:
-                process.send_later(codes)
-        elif days := _days(shape):
-            self._hand_out(0, days[0].redeemed)
-        else:
-            self._stock(STOCK * len(self._processes))
-
-    def _stock(self, count: int) -> None:
-        """In a thread: hand out so many more of those that are issued."""
-        count = min(count, self._issued - self._given)
-        if count > 0:
-            self._hand_out(self._given, count)
-            self._given += count
-
-    def _hand_out(self, first: int, count: int) -> None:
-        shares = codes_for(self._stage, first, count, len(self._processes))
-        for process, share in zip(self._processes, shares, strict=True):
-            for start in range(0, len(share.codes), CHUNK):
-                first_serial = share.first_serial + start * share.step
-                process.send_later(Codes(first_serial, share.step, share.codes[start : start + CHUNK]))
-
-    async def _feed(self, left: int) -> None:
-        shape = self._scenario.arrivals
-        if left < STOCK // 2 and self._given < self._issued and not isinstance(shape, Race) and not _days(shape):
-            await self._at_desk(lambda: self._stock(STOCK // 2 * len(self._processes)))
-
-    async def _issue(self, day: Day) -> None:
-        stage = self._stage
-
-        def work() -> None:
-            issue(stage.desk, stage.main.slug, day.sent, f"day-{day.number}")
-            self._hand_out(self._issued, day.redeemed)
-
-        await self._at_desk(work)
-        self._issued += day.sent
+    # --- beside the load ---
 
     async def _import(self, count: int) -> None:
         begun_s = self._now_s()
-        await self._at_desk(lambda: import_codes(self._stage.desk, self._stage.imported, count))
+        await self._vouchers.at_desk(lambda: import_codes(self._stage.desk, self._stage.imported, count))
         self._faults.append(run_files.Fault(f"import of {count:,} codes", begun_s, self._now_s()))
 
     # --- faults ---
@@ -261,13 +201,17 @@ class Conductor:
             rate = (held * missed) ** 0.5
             fine, was_late = await self._try(rate, shape.step_seconds)
             held, missed, late = (rate, missed, late) if fine else (held, rate, was_late)
-        self._marks.append(Mark(KNEE_BOUND if late else KNEE, round(held, 1), shape.last, held > 0 or None))
+        if late and not held:
+            self._void.append("the generator itself was late at the first step: no rate can be told")
+        self._marks.append(
+            Mark(KNEE_BOUND if late else KNEE, round(held, 1), shape.last, None if late and not held else held > 0)
+        )
         for process in self._processes:
             process.send(Stop())
 
     async def _try(self, rate: float, seconds: float) -> tuple[bool, bool]:
         """Whether a rate holds; and whether the generator was late meanwhile."""
-        await self._supply(rate * seconds)
+        await self._vouchers.supply(rate * seconds)
         self._step = StepFigures()
         piece = Piece(self._now_s() + STEP_PAUSE_SECONDS, seconds, rate, rate)
         step = Step([piece], count_of([piece]), self._scenario.seed + round(rate))
@@ -282,14 +226,28 @@ class Conductor:
         self._tell(f"{rate:,.0f}/s: p99 {p99:.1f} ms, {told.counts.unresolved} unresolved: {word}")
         return held, late
 
-    async def _supply(self, count: float) -> None:
-        """Issue and hand out what a step uses up."""
-        stage, wanted = self._stage, int(count * 1.02) + 100
-        made = self._given + wanted - self._issued
-        if made > 0:
-            await self._at_desk(lambda: issue(stage.desk, stage.main.slug, made, f"step-{self._issued}"))
-            self._issued += made
-        await self._at_desk(lambda: self._stock(wanted))
+    # --- a rebuild ---
+
+    async def _rebuild(self) -> None:
+        """With the gateway stopped; then it serves again."""
+        replay, server = self._scenario.replay, self._stage.target.server
+        if replay is None:
+            return
+        assert server is not None, "refused before"
+        self._tell("the gateway stops")
+        await asyncio.to_thread(server.leave)
+        for number in range(replay.rebuilds):
+            self._tell(f"rebuild {number + 1} of {replay.rebuilds}")
+            begun_s = self._now_s()
+            told = await asyncio.to_thread(server.command, "rebuild", "--data", str(server.directory), "--json")
+            made = msgspec.json.decode(told, type=_Rebuilt)
+            name = f"rebuild: {made.records:,} records, {made.records / max(made.seconds, 0.1):,.0f} a second"
+            self._faults.append(run_files.Fault(name, begun_s, self._now_s()))
+            most_s = self._scenario.marks.rebuild_s
+            if most_s is not None:
+                self._marks.append(Mark("rebuild, s", made.seconds, most_s, made.seconds <= most_s))
+        await asyncio.to_thread(server.start)
+        self._stage.target.look_again()
 
     # --- watching and writing ---
 
@@ -304,12 +262,6 @@ class Conductor:
                 await asyncio.sleep(SAMPLE_SECONDS)
         finally:
             file.close()
-
-    async def _at_desk(self, work: Callable[[], T]) -> T:
-        result = await asyncio.get_running_loop().run_in_executor(self._desk, work)
-        for process in self._processes:
-            process.flush()
-        return result
 
     def _written(self, environment: run_files.Environment) -> Run:
         scenario, told = self._scenario, self._told

@@ -3,8 +3,8 @@
 Theory of operation. The load is open: an arrival is launched at its intended time whatever became of the ones before
 it. A till sends at once, or keeps what it has while its line is down. An attempt without an answer is sent again with
 the same id; its waiting time runs on from the intended start. It is taken down once nothing more can come of it: it
-has its answer, and no further send of the same id is unanswered or planned. Time-outs are a queue in the order of the
-sends, so no attempt has a timer of its own.
+has its answer, and no further send of the same id is unanswered or planned. No attempt has a timer of its own:
+time-outs of first sends are a queue in the order of the sends, those of retries a heap.
 """
 
 import asyncio
@@ -24,6 +24,7 @@ from loadtest.recorder import Recorder
 from loadtest.run_files import Attempt
 from loadtest.scenario import Scenario
 
+DOUBLINGS_MAX = 3  # of the time a till waits for an answer: a gateway that is behind is not asked ever more
 CONNECTING_AT_ONCE = 64  # greetings under way: each costs the gateway a signature check
 REVERSED = "reversed"
 
@@ -44,7 +45,8 @@ class Crew:
         self._door = HttpDoor(self, plan.tills, plan.token)
         self._lines = [StreamLine(self, till, number) for number, till in enumerate(plan.tills[: plan.streams])]
         self._open: set[Asked] = set()
-        self._timeouts: deque[tuple[int, Asked, int]] = deque()
+        self._timeouts: deque[tuple[int, Asked]] = deque()  # of first sends
+        self._retimeouts: list[tuple[int, int, Asked, int]] = []  # of further ones
         self._later: list[tuple[int, int, Asked]] = []
         self._order = count()
         self._rng = Random(plan.generator)  # noqa: S311 - jitter
@@ -106,7 +108,11 @@ class Crew:
         asked.queued = False
         asked.sends += 1
         asked.open_sends += 1
-        self._timeouts.append((self.now_us() + self._answer_us, asked, asked.sends))
+        due_us = self.now_us() + (self._answer_us << min(asked.sends - 1, DOUBLINGS_MAX))
+        if asked.sends == 1:
+            self._timeouts.append((due_us, asked))
+        else:
+            heapq.heappush(self._retimeouts, (due_us, next(self._order), asked, asked.sends))
 
     def _send(self, asked: Asked) -> None:
         till = asked.till
@@ -157,9 +163,14 @@ class Crew:
             if asked in self._open:
                 self._send(asked)
         while timeouts and timeouts[0][0] <= now_us:
-            _, asked, sends = timeouts.popleft()
-            if asked.ended_us is None and asked.sends == sends and not asked.queued and asked in self._open:
-                self._send(asked)
+            self._ask_again(timeouts.popleft()[1], 1)
+        while self._retimeouts and self._retimeouts[0][0] <= now_us:
+            self._ask_again(*heapq.heappop(self._retimeouts)[2:])
+
+    def _ask_again(self, asked: Asked, sends: int) -> None:
+        """The answer to this send did not come in time."""
+        if asked.ended_us is None and asked.sends == sends and not asked.queued and asked in self._open:
+            self._send(asked)
 
     def _finish(self, asked: Asked) -> None:
         if asked.ended_us is not None and not asked.open_sends and not asked.later:

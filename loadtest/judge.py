@@ -1,7 +1,7 @@
 """Whether a run may be believed, and whether it met its marks. Pure."""
 
 from loadtest.recorder import Gathering
-from loadtest.run_files import Mark
+from loadtest.run_files import HIGHEST_US, Mark
 from loadtest.scenario import Marks, Scenario, Search
 
 LAG_MOST_MS = 10.0  # of the generator's own lateness, p99: more, and the figures are its own
@@ -52,11 +52,11 @@ def judged(scenario: Scenario, told: Gathering, *, void: bool) -> list[Mark]:
 
 
 def _latency(name: str, told: Gathering, series: str, share: float, most: float, void: bool) -> Mark:
-    """An attempt without an answer counts as longer than any."""
+    """An attempt without an answer counts as longer than any: as long as a run can tell."""
     counts = told.counts
     answered = share * (counts.started / counts.completed) if counts.completed else 2.0
     if answered > 1:
-        return Mark(name, float("inf"), most, None if void else False)
+        return Mark(name, HIGHEST_US / 1000, most, None if void else False)
     measured_ms = told.percentile_us(series, answered) / 1000
     return Mark(name, measured_ms, most, None if void else measured_ms <= most)
 

@@ -45,10 +45,14 @@ class Server:
 
     def init(self, *options: str) -> None:
         """`tillgate init`. Raises GatewayFailed."""
-        command = [*_COMMAND, "init", *options]
-        made = subprocess.run(command, env=self._environment, capture_output=True, text=True, check=False)
+        self.command("init", *options)
+
+    def command(self, *words: str) -> str:
+        """Another command of `tillgate` on this directory, and what it prints. Raises GatewayFailed."""
+        made = subprocess.run([*_COMMAND, *words], env=self._environment, capture_output=True, text=True, check=False)
         if made.returncode:
-            raise GatewayFailed(f"tillgate init: {made.stderr.strip()}")
+            raise GatewayFailed(f"tillgate {words[0]}: {made.stderr.strip()}")
+        return made.stdout
 
     def start(self) -> Served:
         """Serve, and wait until it does; the address is the same each time. Raises GatewayFailed."""

@@ -7,7 +7,6 @@ Parts of all processes, whenever they were taken, are added up by a Gathering, w
 Nothing here needs an event loop or a thread.
 """
 
-import json
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -99,8 +98,10 @@ class Recorder:
 
     def close(self) -> None:
         """Write the rest of the journal. Raises OSError."""
-        self._write()
-        self._journal.close()
+        try:
+            self._write()
+        finally:
+            self._journal.close()
 
     def note(self, attempt: Attempt) -> None:
         """Take down an attempt that has ended or been given up. Raises OSError when the disk is full."""
@@ -215,8 +216,7 @@ class Gathering:
         """
         lines = (_encode(second) + b"\n" for second in self.seconds())
         _replace(directory / SECONDS_FILE, b"".join(lines))
-        text = json.dumps(msgspec.to_builtins(run), indent=2, ensure_ascii=False)
-        _replace(directory / RUN_FILE, text.encode() + b"\n")
+        _replace(directory / RUN_FILE, msgspec.json.format(_encode(run), indent=2) + b"\n")
 
 
 def _replace(path: Path, content: bytes) -> None:

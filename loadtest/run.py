@@ -34,6 +34,8 @@ async def make(
         for fault in scenario.faults:
             if (why := FAULTS[fault.name].refusal(target)) is not None:
                 raise GatewayFailed(f"{fault.name} cannot be done there: {why}")
+        if scenario.replay is not None and not target.own:
+            raise GatewayFailed("a replay stops the gateway, and this one was not made for the run")
         vouchers = vouchers_before(scenario, vouchers_needed(scenario))
         stage = await asyncio.to_thread(set_up, desk, target, metrics_url, scenario, vouchers, tell)
         environment = environment_of(directory, stage)

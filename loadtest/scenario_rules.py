@@ -23,7 +23,7 @@ from loadtest.scenario import (
 )
 
 SCENARIOS = Path(__file__).parent / "scenarios"
-SCANS_PER_GENERATOR = 12_000.0  # a second, of one process: `make load-generator` tells yours
+SCANS_PER_GENERATOR = 12_000.0  # a second, of one process: two thirds of what one core of 2024 gave
 SCANS_IN_MESSAGES_PER_GENERATOR = 40_000.0  # the same in messages of 64
 TERMINALS_PER_GENERATOR = 10_000  # open connections of one process
 BATCHED = 16  # scans a message from which the second limit holds

@@ -52,7 +52,7 @@ bench: $(INSTALLED)
 # page: the line below without --headless.
 SCENARIO ?= smoke
 load-locust: $(INSTALLED)
-	$(BIN)/locust -f loadtest/locustfile.py --headless --only-summary --scenario $(SCENARIO) \
+	$(BIN)/locust -f loadtest/locustfile.py --headless --only-summary --verify --scenario $(SCENARIO) \
 	  $(if $(WORKERS),--processes $(WORKERS)) $(LOCUST)
 
 # What a closed model hides: a gateway frozen for five seconds, measured by both kinds of test. Two minutes.

@@ -27,6 +27,7 @@ FREEZE_S = 5.0
 FREEZE_AFTER = 0.4  # of the run
 BEGIN_S_MAX = 60.0
 POLL_S = 0.02
+TABLE_COLUMNS = 100  # it stays whole where the terminal is narrower, or none
 STARTS_FILE = "starts"  # Locust's master writes when it begins (loadtest/locust_master.py, which needs gevent)
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")
 SCENARIO = """
@@ -52,12 +53,12 @@ class Figures(msgspec.Struct, frozen=True):
 
     model: str
     requests: int
-    slow: int  # answered after more than a second
+    slow: int  # waited for more than a second, those that were never answered too
     slow_share: float
-    p95_ms: float
-    p99_ms: float
-    p999_ms: float
-    lag_p99_ms: float  # of the generator itself
+    p95_ms: float | None  # None: it falls among those
+    p99_ms: float | None
+    p999_ms: float | None
+    lag_p99_ms: float | None  # of the generator itself
     void: list[str]
 
 
@@ -108,7 +109,7 @@ def _measured(model: str, scenario: Path, directory: Path, users: int, seconds: 
                 locust.wait()
     run = msgspec.structs.replace(read_run(directory), faults=[fault])
     (directory / RUN_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(run)))  # for whoever draws it
-    return _figures(model, run)
+    return figures(model, run)
 
 
 def _begun(locust: subprocess.Popen[bytes], directory: Path, log: Path) -> float:
@@ -133,10 +134,11 @@ def _frozen(gateway: Gateway, began_s: float, after_s: float) -> Fault:
     return Fault("freeze-5s", at_s, time.time() - began_s)
 
 
-def _figures(model: str, run: Run) -> Figures:
+def figures(model: str, run: Run) -> Figures:
+    """What the run's own histograms say."""
     waited, lag = read(run.latencies.intended), read(run.latencies.lag)
-    slow = sum(count for index, count in waited.counts.items() if highest_us(index) > SLOW_US) + run.counts.unresolved
     missing = run.counts.unresolved + run.counts.dropped
+    slow = sum(count for index, count in waited.counts.items() if highest_us(index) > SLOW_US) + missing
     return Figures(
         model=model,
         requests=run.counts.offered,
@@ -150,31 +152,37 @@ def _figures(model: str, run: Run) -> Figures:
     )
 
 
-def _ms(histogram: Histogram, share: float, missing: int) -> float:
+def _ms(histogram: Histogram, share: float, missing: int) -> float | None:
     found = histogram.percentile_us(share, missing)
-    return float("inf") if found is None else found / 1000
+    return None if found is None else found / 1000
 
 
-def _show(rows: list[Figures], think_s: float) -> None:
-    table = Table(title=f"The same gateway, frozen for {FREEZE_S:.0f} s")
-    for column in ("model", "requests", "over 1 s", "share", "p95", "p99", "p99.9", "generator late, p99"):
-        table.add_column(column, justify="left" if column == "model" else "right")
-    names = {"closed": f"closed: users pause {think_s:g} s", "open": "open: from intended start"}
+def _show(rows: list[Figures], pause_s: float) -> None:
+    table = Table(title=f"The same gateway, frozen for {FREEZE_S:.0f} s", title_justify="left")
+    for column in ("model", "requests", "over 1 s", "share", "p95", "p99", "p99.9", "lag p99"):
+        table.add_column(column, justify="left" if column == "model" else "right", no_wrap=True)
     for row in rows:
-        waits = (f"{ms:,.0f} ms" for ms in (row.p95_ms, row.p99_ms, row.p999_ms))
-        late = f"{row.lag_p99_ms:.1f} ms"
-        table.add_row(names[row.model], f"{row.requests:,}", f"{row.slow:,}", f"{row.slow_share:.1%}", *waits, late)
-    console = Console()
+        waits = (_told(ms) for ms in (row.p95_ms, row.p99_ms, row.p999_ms, row.lag_p99_ms))
+        table.add_row(row.model, f"{row.requests:,}", f"{row.slow:,}", f"{row.slow_share:.1%}", *waits)
+    console = Console(width=max(Console().width, TABLE_COLUMNS), soft_wrap=True)
     console.print(table)
     closed, opened = rows
     console.print(
-        f"Of the shoppers who came, {opened.slow_share:.1%} waited longer than a second; the closed model tells"
-        f" {closed.slow_share:.1%} and a p99 of {closed.p99_ms:,.0f} ms, because its users stopped coming while the"
+        f"closed: users who pause {pause_s:g} s after each answer. open: shoppers who come all the same, timed from"
+        " when they came.\n"
+        f"Of the shoppers, {opened.slow_share:.1%} waited longer than a second; the closed model tells"
+        f" {closed.slow_share:.1%} and a p99 of {_told(closed.p99_ms)}, because its users stopped coming while the"
         " gateway stood still."
     )
     for row in rows:
         for why in row.void:
-            console.print(f"{row.model}: void: {why}")
+            console.print(f"{row.model}: to be believed with care: {why}")
+
+
+def _told(ms: float | None) -> str:
+    if ms is None:
+        return "never"
+    return f"{ms:,.0f} ms" if ms >= 10 else f"{ms:.1f} ms"
 
 
 if __name__ == "__main__":

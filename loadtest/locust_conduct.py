@@ -1,6 +1,8 @@
 """From Locust's options to a run and what came of it; again for every start from the web page."""
 
 import logging
+import subprocess
+import sys
 import time
 from argparse import Namespace
 from contextlib import ExitStack
@@ -12,20 +14,19 @@ from locust.env import Environment
 from locust.runners import MasterRunner
 
 from loadtest import run_files
-from loadtest.arrivals import busiest_second, rate_most
+from loadtest.arrivals import rate_most
 from loadtest.judge import judged, why_void
 from loadtest.locust_master import MasterRun
+from loadtest.locust_rules import FAILED, REFUSED, check_for_locust, exit_code, verdict_lines
 from loadtest.locust_share import Model, Ready, Report, Share
 from loadtest.own_server import GatewayFailed
 from loadtest.run_files import Run
 from loadtest.run_plan import codes_for, environment_of, plans
-from loadtest.scenario import Race, Scenario, ScenarioRefused, Search
-from loadtest.scenario_rules import adjusted, check, named, vouchers_needed
+from loadtest.scenario import Race, Scenario, ScenarioRefused
+from loadtest.scenario_rules import adjusted, named, vouchers_needed
 from loadtest.stage import Stage, own_deployment, running_deployment, set_up
 
-FAILED, REFUSED, VOID, MISSED = 1, 2, 3, 4  # exit codes, as of `tillgate load run`
 NOWHERE = "http://nowhere.invalid"  # RFC 6761
-PER_WORKER = 2_000.0  # arrivals a second: one that is given more is late, and its run void
 
 _log = logging.getLogger("tillgate")
 
@@ -85,9 +86,10 @@ class Master:
         master_run.close()
         run = self._written(master_run)
         self._deployment.close()
-        self._environment.process_exit_code = _exit_code(run)
-        for line in _verdict(run):
+        for line in verdict_lines(run):
             _log.info("%s", line)
+        invariants_hold = not self._options.verify or self._verified(master_run.directory)
+        self._environment.process_exit_code = exit_code(run, invariants_hold=invariants_hold)
         _log.info("the run is in %s", master_run.directory)
 
     def _begin(self) -> None:
@@ -133,6 +135,17 @@ class Master:
         )
         told.write(master_run.directory, run)
         return run
+
+    def _verified(self, directory: Path) -> bool:
+        """Whether the ten invariants hold, by `tillgate load verify`; a gateway that is not ours it cannot find."""
+        if not self._own_url:
+            _log.warning("not verified: name the gateway's data: tillgate load verify %s --data DIRECTORY", directory)
+            return True
+        command = [sys.executable, "-m", "gateway.cli", "load", "verify", str(directory)]
+        made = subprocess.run(command, capture_output=True, text=True, check=False)
+        for line in (made.stdout + made.stderr).splitlines():
+            _log.info("%s", line)
+        return made.returncode == 0
 
     @property
     def _options(self) -> Namespace:
@@ -181,27 +194,6 @@ class Master:
         return set_up(desk, target, metrics_url, scenario, vouchers_needed(scenario), _log.info)
 
 
-def check_for_locust(scenario: Scenario) -> None:
-    """Raises ScenarioRefused where a scenario is impossible, or is one for `tillgate load run` only."""
-    check(scenario, [fault.name for fault in scenario.faults])
-    native = "only `tillgate load run` does this"
-    beyond = {
-        "arrivals.shape": isinstance(scenario.arrivals, Search),
-        "terminals.scans": scenario.terminals.scans > 1,
-        "outage": scenario.outage is not None,
-        "imports": scenario.imports is not None,
-        "replay": scenario.replay is not None,
-        "faults": bool(scenario.faults),
-    }
-    for field, is_in_it in beyond.items():
-        if is_in_it:
-            raise ScenarioRefused(field, native)
-    rate, most = busiest_second(scenario), PER_WORKER * scenario.generators
-    if rate > most and not isinstance(scenario.arrivals, Race):
-        why = f"{rate:,.0f} arrivals a second are beyond Locust's {most:,.0f} with {scenario.generators} worker(s)"
-        raise ScenarioRefused("arrivals", f"{why}: give it more (--processes), or use `tillgate load run`")
-
-
 def _shares(scenario: Scenario, stage: Stage, directory: Path) -> list[Share]:
     made = plans(scenario, stage, directory)
     if isinstance(scenario.arrivals, Race):
@@ -209,22 +201,3 @@ def _shares(scenario: Scenario, stage: Stage, directory: Path) -> list[Share]:
     else:
         codes = codes_for(stage, 0, stage.main.count, len(made))
     return [Share(plan, some, stage.desk.url) for plan, some in zip(made, codes, strict=True)]
-
-
-def _exit_code(run: Run) -> int:
-    if run.void:
-        return VOID
-    return 0 if all(mark.met for mark in run.marks) else MISSED
-
-
-def _verdict(run: Run) -> list[str]:
-    counts = run.counts
-    return [
-        f"{counts.offered:,} offered, {counts.started:,} started, {counts.completed:,} answered",
-        *(f"void: {why}" for why in run.void),
-        *(
-            f"{mark.name}: {mark.measured:,.1f}, at most {mark.most:g}: {'met' if mark.met else 'missed'}"
-            for mark in run.marks
-            if mark.met is not None
-        ),
-    ]

@@ -6,7 +6,7 @@ same run is started from Locust's web page. Arrivals are an open model: each wor
 of the schedule. `--model closed` asks with users that wait for their answers instead, to show what such a test hides.
 
 Exit codes: 0 every mark was met, 1 failed, 2 an impossible scenario, 3 void (a generator itself was late), 4 a mark was
-missed.
+missed, 5 an invariant does not hold (with `--verify`).
 """
 
 from functools import partial
@@ -39,6 +39,7 @@ def add_options(parser: LocustArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=None, help="the whole timeline in this time")
     parser.add_argument("--terminals", type=int, default=None, help="how many tills")
     parser.add_argument("--seed", type=int, default=None, help="instead of the scenario's")
+    parser.add_argument("--verify", action="store_true", help="afterwards: the ten invariants")
     parser.add_argument("--run-directory", default="", help="where the run is written; empty: runs/ and its name")
     parser.add_argument(
         "--admin-token",

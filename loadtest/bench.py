@@ -6,10 +6,12 @@ swings by a fifth from run to run; CPU a verdict, from the accounts of the very 
 are set on it. Vouchers are drawn at random from those issued, none twice.
 """
 
+import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
@@ -19,17 +21,26 @@ import click
 import msgspec
 from rich.console import Console
 
+from loadtest.bench_claim import CLAIM_SECONDS_MAX, claim_rows
 from loadtest.bench_gateway import PARTITIONS, Gateway, Stage, running_gateway, set_up
-from loadtest.bench_machine import beside, environment_of
+from loadtest.bench_history import (
+    SECONDS_MIN,
+    compared,
+    drift_lines,
+    history_file,
+    machine_class,
+    recalled,
+    remember,
+    run_of,
+)
+from loadtest.bench_machine import beside, cpu_model, environment_of
 from loadtest.bench_plan import HTTP, STREAM, Load, Plan, Shape, Target
-from loadtest.bench_report import Check, Mark, Row, Side, Work, as_object, check_of, print_report, side_of
+from loadtest.bench_report import Mark, Row, Side, Work, as_object, check_of, print_report, side_of
 from loadtest.bench_work import IMPORT_CONNECTIONS, import_vouchers, import_work, issue_work, last_line, state_work
 from loadtest.own_server import NO_VARIABLES, GatewayFailed
 
 TURNS = 2  # of gateway and control: what the machine does meanwhile disturbs both
 WARM_SECONDS = 0.5  # of load before each measured window
-CLAIM_SECONDS_MAX = 3.0  # Valkey alone, a size of batch
-CLAIM_RECORDS = 64  # a call, beside the size that (c) had
 WORK_SECONDS_MAX = 120.0  # encoding and connecting, beside the measured time
 EXIT_DIFFERENT = 3  # a check found a difference
 
@@ -85,22 +96,6 @@ WORKS = ("g", "h")  # on a gateway of their own
 ROWS = ("a", "b", "c", "c2", "c3", "d", "e", *WORKS, "i")
 
 
-class _Figures(msgspec.Struct, frozen=True):
-    """What `python -m gateway.claim_bench` prints."""
-
-    seconds: float
-    calls: int
-    verdicts: int
-    p50_ms: float
-    p99_ms: float
-    p999_ms: float
-    valkey_cpu_s: float
-    client_cpu_s: float
-    elsewhere_cpu_s: float
-    records: int
-    accepted: int
-
-
 def _row_names(context: click.Context, parameter: click.Parameter, text: str) -> list[str]:
     names = [name.strip() for name in text.split(",")]
     for name in names:
@@ -122,8 +117,11 @@ def _row_names(context: click.Context, parameter: click.Parameter, text: str) ->
     metavar="URL",
     help="Measure (a) to (c2) once more with the log in this PostgreSQL database, which must be empty.",
 )
+@click.option("--compare", is_flag=True, help="Say how far this run has drifted from earlier ones on such a machine.")
 @click.option("--json", "as_json", is_flag=True, help="Print results as JSON.")
-def command(rows: list[str], seconds: float, directory: Path | None, log_url: str | None, as_json: bool) -> int:
+def command(
+    rows: list[str], seconds: float, directory: Path | None, log_url: str | None, compare: bool, as_json: bool
+) -> int:
     """Measure this machine: durable verdicts a second, and the CPU one costs. Takes two to three minutes.
 
     \b
@@ -133,6 +131,8 @@ def command(rows: list[str], seconds: float, directory: Path | None, log_url: st
     (g) an import beside redemptions                   (h) the issue of 1.2 million vouchers
     (i) bytes of Valkey, log and index a voucher
 
+    Runs of two seconds a row or more are remembered, by machine class, in the user's state directory (XDG_STATE_HOME).
+
     Exit code 3: some answer was not the one it had to be.
     """
     console = Console(stderr=True)
@@ -141,10 +141,19 @@ def command(rows: list[str], seconds: float, directory: Path | None, log_url: st
             environment, measured, works = _bench(Path(name), rows, seconds, log_url, told.update)
     except (GatewayFailed, OSError, HTTPException, subprocess.TimeoutExpired) as error:
         raise click.ClickException(str(error)) from None
+    run = run_of(time.time_ns() // 1_000_000, environment.get("commit", ""), measured, works)
+    history = history_file(machine_class(cpu_model(), os.cpu_count() or 1))
+    before = recalled(history)
+    drifts = compared(run, before) if compare else []
     if as_json:
-        click.echo(msgspec.json.encode(as_object(environment, measured, works)))
+        drifted = {"drift": msgspec.to_builtins(drifts)} if compare else {}
+        click.echo(msgspec.json.encode(as_object(environment, measured, works) | drifted))
     else:
         print_report(Console(), environment, measured, works)
+        for line in drift_lines(drifts, len(before)) if compare else ():
+            click.echo(line)
+    if seconds >= SECONDS_MIN and log_url is None:
+        remember(history, run)
     right = all(row.check.holds for row in measured) and all(work.holds for work in works)
     return 0 if right else EXIT_DIFFERENT
 
@@ -160,7 +169,7 @@ def _bench(
             what = f"{row.what}; log in PostgreSQL"
             rows.append(msgspec.structs.replace(row, name=f"{row.name} pg", what=what, marks=[]))
     if "d" in names:
-        rows += _claim_rows(rows, min(seconds, CLAIM_SECONDS_MAX), directory, tell)
+        rows += claim_rows(rows, min(seconds, CLAIM_SECONDS_MAX), directory, tell)
     works = _worked(directory / "w", [name for name in names if name in WORKS], seconds, tell)
     if "i" in names:
         tell("(i) what a voucher takes")
@@ -261,50 +270,3 @@ def _generated(plan: Plan) -> list[Load]:
     if made.returncode:
         raise GatewayFailed(f"the generator: {last_line(made.stderr)}")
     return msgspec.msgpack.decode(made.stdout, type=list[Load])
-
-
-def _claim_rows(rows: Sequence[Row], seconds: float, directory: Path, tell: Callable[[str], None]) -> list[Row]:
-    """Valkey alone, with calls of 64 and with calls as large as (c) had on the average."""
-    mixed = next((row for row in rows if row.name == "c"), None)
-    sizes = [CLAIM_RECORDS]
-    if mixed is not None and round(mixed.side.per_batch) > CLAIM_RECORDS:
-        sizes.append(round(mixed.side.per_batch))
-    found = []
-    for records in sizes:
-        tell(f"(d) Valkey alone, {records} records a call")
-        command = [sys.executable, "-m", "gateway.claim_bench", "--records", str(records), "--seconds", str(seconds)]
-        made = subprocess.run(command, capture_output=True, timeout=WORK_SECONDS_MAX + seconds, check=False)
-        if made.returncode:
-            raise GatewayFailed(f"the claim bench: {last_line(made.stderr)}")
-        figures = msgspec.json.decode(made.stdout, type=_Figures)
-        share = None if mixed is None else mixed.side.per_second * figures.seconds / figures.verdicts
-        found.append(_claim_row(figures, records, share, directory))
-    return found
-
-
-def _claim_row(figures: _Figures, records: int, share: float | None, directory: Path) -> Row:
-    spent = {"valkey": figures.valkey_cpu_s, "generator": figures.client_cpu_s}
-    side = Side(
-        name="valkey",
-        per_second=figures.verdicts / figures.seconds,
-        cpu_us={name: cpu_s * 1e6 / figures.verdicts for name, cpu_s in spent.items()},
-        trailing_us={},
-        p50_ms=figures.p50_ms,
-        p99_ms=figures.p99_ms,
-        p999_ms=figures.p999_ms,
-        lag_p99_ms=0.0,
-        seconds=figures.seconds,
-        verdicts=figures.verdicts,
-        per_batch=records,
-        elsewhere_cores=figures.elsewhere_cpu_s / figures.seconds,
-    )
-    check = Check(
-        answered=figures.records,
-        accepted=figures.accepted,
-        accepted_expected=figures.records,
-        distinct=figures.records,
-        unresolved=0,
-        wrong=figures.records - figures.accepted,
-    )
-    what = f"Valkey alone, {records} records a call"
-    return Row("d", what, side, None, share, check, beside(directory), [])

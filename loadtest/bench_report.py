@@ -195,12 +195,12 @@ def _print_work(console: Console, work: Work, best_ms: float) -> None:
 
 def _table(rows: Sequence[Row]) -> Table:
     table = Table(
-        title="CPU in us a verdict (load: the generator's); latency in ms: p50/p99/p99.9; fsync: p50/p99",
+        title="CPU in us a verdict (load: the generator's); latency in ms: p50/p99/p99.9; fsync: p50/p99; else: cores of others",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
     table.add_column("row", no_wrap=True)
-    for name in ("a second", "gateway", "Valkey", "load", "latency", "batch", "fsync", "others"):
+    for name in ("a second", "gateway", "Valkey", "load", "latency", "batch", "fsync", "else"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         fsync = f"{_ms(row.beside.fsync_p50_ms)}/{_ms(row.beside.fsync_p99_ms)}"

@@ -135,7 +135,9 @@ def _cpu_row(process: str, sides: tuple[Side, Side], drawings: Drawings) -> Row:
     verdicts = [side.sums(lambda one: one.second.completed_in) for side in sides]
     interval = drawings.interval(*(_quotient(cpu, count) for cpu, count in zip(spent, verdicts, strict=True)))
     values = [_cpu_us(side, process) for side in sides]
-    return _row(f"CPU a verdict, {process}", "us", values, interval, "cpu", 0 if process == "generator" else -1)
+    return _row(
+        f"CPU a verdict, {process}", "us", values, interval, "cpu", 0 if process.startswith("generator") else -1
+    )
 
 
 def _cpu_us(side: Side, process: str) -> float | None:

@@ -144,7 +144,7 @@ def lag(report: Report) -> Chart:
         plot = Plot(width, 150, time_axis(report, width), scale)
         drawn = [axes(plot), fault_bands(report, plot, named=False)]
         drawn += [line(plot, percentile(report, "lag", name), name) for name, _ in SHOWN]
-        drawn.append(level(plot, limit_ms, f"{ms(limit_ms)}: with a p99 above it a run is void", "limit"))
+        drawn.append(level(plot, limit_ms, f"{ms(limit_ms)}: a run whose p99 is above is void", "limit"))
         told = f"Over the whole run: lag p99 {wait(whole.p99, whole)}."
         return picture(plot, drawn, "Generator's lag by second", told, size(width), "lag")
 

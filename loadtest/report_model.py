@@ -21,7 +21,6 @@ STRETCHES_MAX = 240  # as many as can be told apart in a picture
 LENGTHS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600)
 NINES = 5.0  # of the spectrum: to 99.999 %
 SHARES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999, "p9999": 0.9999}
-P99_MARK = "p99_ms"
 KINDS = ("intended", "service", "lag")
 
 
@@ -175,8 +174,9 @@ def report(reading: Reading) -> Report:
 def load_of(reading: Reading) -> LoadCurve:
     """Waiting against load, judged by the run's mark for p99."""
     loads = [(one.second.at_s, one.second.counts.offered, one.unanswered, one.intended) for one in reading.times]
-    mark = next((mark.most for mark in reading.run.marks if mark.name == P99_MARK), None)
-    return load_curve(loads, reading.run.faults, mark)
+    marks = reading.run.scenario.get("marks")
+    mark_ms = marks.get("p99_ms") if isinstance(marks, Mapping) else None
+    return load_curve(loads, reading.run.faults, mark_ms if isinstance(mark_ms, int | float) else None)
 
 
 def sustained_of(reading: Reading) -> float | None:

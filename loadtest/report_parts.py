@@ -80,12 +80,14 @@ def verdict(report: Report, against: Comparison | None) -> str:
 
 
 def figures(report: Report) -> str:
+    """A void run's times are struck out."""
+    struck = " class=void" if report.void else ""
     told = "".join(
-        f'<div><dt>{escape(one.label)}</dt><dd class="value">{escape(one.value)}</dd>'
+        f'<div{struck if one.timed else ""}><dt>{escape(one.label)}</dt><dd class="value">{escape(one.value)}</dd>'
         f'<dd class="note">{escape(one.note)}</dd></div>'
         for one in figures_of(report)
     )
-    return f'<section><dl class="figures{" void" if report.void else ""}">{told}</dl></section>'
+    return f'<section><dl class="figures">{told}</dl></section>'
 
 
 def faults(report: Report) -> str:

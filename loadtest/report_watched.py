@@ -6,8 +6,10 @@ from typing import NamedTuple
 from loadtest.report_chart import HALF, NARROW, Chart, Key, fault_bands, size, time_axis
 from loadtest.report_model import Report
 from loadtest.report_server import ServerPoint, ServerSeries
-from loadtest.report_svg import Plot, axes, line, linear, picture
+from loadtest.report_svg import Plot, Points, axes, dots, line, linear, picture
 from loadtest.report_words import clock, ms, number
+
+FEW = 30  # points: so few are shown one by one
 
 
 class Quantity(NamedTuple):
@@ -74,10 +76,7 @@ def _telling(report: Report, one: Quantity) -> list[ServerSeries]:
 
 def _chart(report: Report, one: Quantity, series: Sequence[ServerSeries]) -> Chart:
     axis = time_axis(report, HALF)  # the watch goes on while the last answers are waited for; the axis does not
-    values = {
-        each.process: [(point.at_s, one.value(point)) for point in each.points if point.at_s <= axis.high]
-        for each in series
-    }
+    values = {each.process: _told(each, one, axis.high) for each in series}
     most = {name: _most(points) for name, points in values.items()}
     places = {name: f"w{_place(report, name)}" for name in values}
 
@@ -85,6 +84,7 @@ def _chart(report: Report, one: Quantity, series: Sequence[ServerSeries]) -> Cha
         plot = Plot(width, 200, time_axis(report, width), linear(max(most.values()), one.said, 4))
         drawn = [axes(plot), fault_bands(report, plot, named=False)]
         drawn += [line(plot, points, places[name]) for name, points in values.items()]
+        drawn += [dots(plot, points, places[name]) for name, points in values.items() if len(points) <= FEW]
         told = "; ".join(f"{name} at most {one.said(value)}" for name, value in most.items())
         return picture(plot, drawn, one.title, told, size(width), one.name)
 
@@ -106,6 +106,15 @@ def _most(points: Sequence[tuple[float, float | None]]) -> float:
     return max((value for _, value in points if value is not None), default=0.0)
 
 
+def _told(series: ServerSeries, one: Quantity, until_s: float) -> Points:
+    """What was told, and when: some gauges are read every few seconds only."""
+    return [
+        (point.at_s, told)
+        for point in series.points
+        if point.at_s <= until_s and (told := one.value(point)) is not None
+    ]
+
+
 def _place(report: Report, process: str) -> int:
     """A process has the same colour in every chart."""
     return [series.process for series in report.server].index(process) % 6
@@ -116,5 +125,7 @@ def _beside(
     points: Sequence[tuple[float, float | None]],
     said: Callable[[float], str],
 ) -> list[str]:
+    if not points:
+        return ["-"] * len(longest)
     nearest = (min(points, key=lambda other: abs(other[0] - at_s))[1] for at_s, _ in longest)
     return ["-" if value is None else said(value) for value in nearest]

@@ -7,7 +7,7 @@ from typing import Literal
 import msgspec
 
 from loadtest.report_model import Percentiles, Report
-from loadtest.run_files import Environment, Mark
+from loadtest.run_files import HIGHEST_US, Environment, Mark
 
 Mood = Literal["good", "bad", "open", "void"]
 TOOLS = {
@@ -15,6 +15,9 @@ TOOLS = {
     "locust": "Locust, open model",
     "closed": "a closed loop, for comparison only",
 }
+
+
+IN_MS, IN_S = ", ms", ", s"  # how marks are named (loadtest/judge.py)
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -39,6 +42,7 @@ class Figure(msgspec.Struct, frozen=True):
     label: str
     value: str
     note: str
+    timed: bool = False  # by a clock, so that a void run's is not to be believed
 
 
 def number(value: float) -> str:
@@ -168,15 +172,15 @@ def _marks(report: Report) -> Line:
 
 
 def mark_name(mark: Mark) -> str:
-    """p99_ms is said p99; its unit stands with its values."""
-    bare = mark.name.removesuffix("_ms").removesuffix("_s").replace("_", " ")
-    return bare.replace("p999", "p99.9")
+    """Without its unit, which stands with its values."""
+    return mark.name.replace(IN_MS, "").replace(IN_S, "")
 
 
 def mark_value(mark: Mark, value: float) -> str:
-    if mark.name.endswith("_ms"):
-        return ms(value)
-    return f"{number(value)} s" if mark.name.endswith("_s") else number(value)
+    """A measurement, or the limit."""
+    if IN_MS in mark.name:
+        return "no answer" if value * 1000 >= HIGHEST_US else ms(value)
+    return f"{number(value)} s" if IN_S in mark.name else number(value)
 
 
 def mark_words(mark: Mark) -> str:
@@ -186,6 +190,7 @@ def mark_words(mark: Mark) -> str:
 def figures_of(report: Report) -> list[Figure]:
     """The numbers a reader looks for first."""
     counts, waited = report.counts, report.latencies["intended"].percentiles
+    largest = f"p99.9; largest {wait(waited.largest, waited)}"
     most = max((one.offered for one in report.stretches), default=0.0)
     accepted = report.outcomes.get("accepted", 0)
     lost = counts.dropped + counts.unresolved
@@ -195,14 +200,14 @@ def figures_of(report: Report) -> list[Figure]:
         Figure("Attempts offered", f"{counts.offered:,}", length),
         Figure("Accepted", f"{accepted:,}", f"of {counts.completed:,} answers"),
         Figure("No answer", f"{lost:,}", f"{counts.dropped:,} never sent, {counts.unresolved:,} unresolved"),
-        Figure("Half waited at most", wait(waited.p50, waited), "p50 from the intended start"),
-        Figure("99 of 100 at most", wait(waited.p99, waited), f"p99; in service {_service(report)}"),
-        Figure("999 of 1,000 at most", wait(waited.p999, waited), f"p99.9; largest {wait(waited.largest, waited)}"),
+        Figure("Half waited at most", wait(waited.p50, waited), "p50 from the intended start", timed=True),
+        Figure("99 of 100 at most", wait(waited.p99, waited), f"p99; in service {_service(report)}", timed=True),
+        Figure("999 of 1,000 at most", wait(waited.p999, waited), largest, timed=True),
     ]
     if costs:
         server = sum(cost for name, cost in costs.items() if not name.startswith("generator"))
         each = some([f"{name} {number(cost)}" for name, cost in costs.items()], 3)
-        found.append(Figure("Server CPU a verdict", f"{number(server)} µs", each))
+        found.append(Figure("Server CPU a verdict", f"{number(server)} µs", each, timed=True))
     return found
 
 
@@ -224,6 +229,7 @@ def sharing(environment: Environment) -> str:
 def environment_lines(report: Report) -> list[tuple[str, str]]:
     """Where it ran, as label and value."""
     where = report.environment
+    commit = f"commit {where.commit}" if where.commit else ""
     shared = "shared by generator and server" if where.same_machine else "the generator's own machine"
     fsync = (
         "not measured"
@@ -232,13 +238,13 @@ def environment_lines(report: Report) -> list[tuple[str, str]]:
     )
     return [
         ("Started", moment(report.started_ms)),
-        ("Load by", f"{TOOLS.get(report.tool, report.tool)}; {report.generators} process(es)"),
+        ("Load by", f"{TOOLS.get(report.tool, report.tool)}; processes: {report.generators}"),
         ("Seed", str(report.scenario.get("seed", "-"))),
         ("CPU", f"{where.cpu}; {where.cores} cores, {shared}"),
         ("Kernel", where.kernel),
         ("Disk", f"fsync {fsync}"),
         ("Python", where.python),
-        ("Tillgate", where.tillgate + (f", commit {where.commit}" if where.commit else "")),
+        ("Tillgate", ", ".join(part for part in (where.tillgate, commit) if part) or "unknown"),
         *sorted(where.versions.items()),
     ]
 

@@ -192,7 +192,9 @@ class TestLoadCurve:
         assert sustained_load(self.points(60, 5), 50) is None
 
     def test_a_ramp_into_saturation_is_recognised(self, tmp_path: Path) -> None:
-        story = Story(rate=lambda at: 20 * (1 + at // 6), seconds=66, capacity=150, marks=[("p99_ms", 1.0, 200.0)])
+        story = Story(
+            rate=lambda at: 20 * (1 + at // 6), seconds=66, capacity=150, scenario={"marks": {"p99_ms": 200.0}}
+        )
         curve = report(read_whole(write_run(tmp_path / "r", story))).load
         assert curve.varied
         assert curve.limit_ms == 200
@@ -215,14 +217,16 @@ class TestVerdict:
 
     def mood(self, reading: Reading, **changed: Any) -> str:
         invariants = changed.pop("invariants", [self.HOLDS])
-        run = msgspec.structs.replace(reading.run, **{"marks": [Mark("p99_ms", 1, 2, True)], **changed})
+        run = msgspec.structs.replace(
+            reading.run, **{"marks": [Mark("p99, ms from the intended start", 1, 2, True)], **changed}
+        )
         return verdict_of(report(Reading(run, reading.times, reading.samples, invariants))).mood
 
     def test_it_passes_only_when_everything_was_judged_and_nothing_failed(self, frozen: Reading) -> None:
         assert self.mood(frozen) == "good"
         assert self.mood(frozen, invariants=None) == "open"
         assert self.mood(frozen, marks=[]) == "open"
-        assert self.mood(frozen, marks=[Mark("p99_ms", 3, 2, False)]) == "bad"
+        assert self.mood(frozen, marks=[Mark("p99, ms from the intended start", 3, 2, False)]) == "bad"
         assert self.mood(frozen, void=["the generator was late"]) == "void"
         assert self.mood(frozen, tool="closed") == "open"
 
@@ -364,7 +368,7 @@ class TestCommand:
     def test_what_verify_found_is_shown(self, directory: Path, tmp_path: Path) -> None:
         judged = [Judgement(f"L{at}", "it holds", True, {"vouchers": 5}) for at in range(1, 11)]
         whole = {"holds": True, "seconds": 1.0, "invariants": judged}
-        story = Story(rate=lambda _: 20, seconds=3, marks=[("p99_ms", 5.0, 50.0)])
+        story = Story(rate=lambda _: 20, seconds=3, marks=[("p99, ms from the intended start", 5.0, 50.0)])
         verified = write_run(tmp_path / "verified", story)
         (verified / "verify.json").write_bytes(msgspec.json.encode(whole))
         assert verdict_of(report(read_whole(verified))).mood == "good"

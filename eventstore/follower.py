@@ -43,6 +43,8 @@ class Follower:
     ) -> None:
         """`on_damage` is told of a damaged partition, which is then left where it is; without it, `run` raises.
 
+        A log that ends before the checkpoint is damage to those who are told of it; to others it is another log.
+
         `on_read` is told of every batch that was read from the log, not offered: others append to it, too.
         """
         self._log, self._projection = log, projection
@@ -113,6 +115,10 @@ class Follower:
                 held = await self._log.read(partition, applied.seq, 1)
             except LogDamaged as damage:
                 self._leave(partition, damage)
+                continue
+            if not held and self._on_damage is not None:
+                # An older log in this one's place. Who tells an operator so must still know it after the next start.
+                self._leave(partition, LogDamaged(partition, applied.seq, "the log ends before it, and had it once"))
                 continue
             if not held or held[0].tip != applied.tip:
                 return False

@@ -79,6 +79,7 @@ async def _rebuild(directory: Path, config: "Config") -> "Manifest":
         total = sum([(await log.head(partition)).seq for partition in range(log.partitions)])
         with progress("fold", total) as advance:
             manifest = await snapshots.write(None, advance=advance)
+        _forget_indexes(directory)
         arbiter = await _arbiter(stack, directory, config, snapshots)
         for partition in range(log.partitions):
             await arbiter.check(partition)
@@ -90,6 +91,12 @@ async def _rebuild(directory: Path, config: "Config") -> "Manifest":
             if await arbiter.head(partition) != manifest.head(partition):
                 raise Fault(f"partition {partition} is being changed by somebody else: is another gateway running?")
     return manifest
+
+
+def _forget_indexes(directory: Path) -> None:
+    """What gateways had read of a log that is another one now would halt them; they read it again."""
+    for path in [*directory.glob("index.db*"), *directory.glob("gateway-*/index.db*")]:
+        path.unlink()
 
 
 async def _load(arbiter: "ValkeyArbiter", folded: "Folded", partition: int, advance: Callable[[int], None]) -> None:

@@ -23,7 +23,7 @@ from gateway.directory import Directory, Rejected
 from gateway.facts import Facts
 from gateway.ids import RecentIds
 from gateway.lane import Lane, OnBatch
-from gateway.ledger import Ledger, add_ids_ahead, recent_ids, use_ids
+from gateway.ledger import Ledger, add_ids_ahead, lost_since, recent_ids, use_ids
 from gateway.offline_codes import OfflineKeys
 from gateway.recovery import Fold, Folded, PartitionHalted, Recovered, fold_log, nothing_stored
 from gateway.redeem import Redeemer
@@ -330,5 +330,8 @@ async def open_core(
     core = Core(log, index, parts)
     core.watch(add_ids_ahead(recent, ledger, index, complete_since_ms, now_ms()))
     for lane in lanes:
-        lane.recover("starting")
+        if (lost := await lost_since(log, lane.partition, index)) is not None:
+            lane.halt(lost)
+        else:
+            lane.recover("starting")
     return core

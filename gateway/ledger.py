@@ -10,6 +10,7 @@ from eventstore.log import Batch, EventLog, LogDamaged, LogLost
 from eventstore.projections import Place, RedemptionIndex
 from eventstore.vouchers import REVERSED, Entry
 from gateway.ids import RecentIds
+from gateway.recovery import halt_text
 
 AHEAD_MS_MAX = 86_400_000  # a clock more than a day ahead is noticed by people
 AHEAD_IDS_MAX = 10_000  # more ids from the future than this, and all up to the newest of them are looked up
@@ -61,6 +62,16 @@ class Ledger:
     async def _caught_up(self) -> None:
         for partition in range(self._log.partitions):  # not what our lanes know: another gateway may have logged it
             await self._follower.wait_until(partition, (await self._log.head(partition)).seq)
+
+    async def undone_by(self, partition: int, reversal: Entry) -> Found | None:
+        """The redemption that the reversal behind this entry undid, as it was when it took effect."""
+        for batch in await self._log.read(partition, reversal.seq, 1):
+            extras = extras_of(batch.payload)
+            for index, record in enumerate(iter_records(batch.payload)):
+                target_id = extras.get(index, Extra()).target_id
+                if (record.op, record.claim_id) == (REVERSE, reversal.claim_id) and target_id is not None:
+                    return await self.find(target_id)
+        return None
 
     async def reversal_of(self, found: Found) -> Entry | None:
         """The reversal of a redemption, searched for in the log behind it: slow, for vouchers Valkey has forgotten."""
@@ -129,3 +140,18 @@ async def add_ids_ahead(recent: RecentIds, ledger: Ledger, index: RedemptionInde
         return
     newest_ms = int.from_bytes(ahead[-1][:6], "big") if len(ahead) == AHEAD_IDS_MAX else floor_ms
     recent.trust_from(max(floor_ms, newest_ms))
+
+
+async def lost_since(log: EventLog, partition: int, index: RedemptionIndex) -> str | None:
+    """What to tell where the log ends before what was read of it once: an older one was put in its place.
+
+    A Valkey that went on running says so as well, but a private one that starts knows only what the log says.
+    """
+    had = index.checkpoint[partition].seq
+    if not had:
+        return None
+    try:
+        head = await log.head(partition)
+    except (LogDamaged, LogLost):  # its recovery will say so
+        return None
+    return halt_text("this gateway had read up to", had, head.seq) if had > head.seq else None

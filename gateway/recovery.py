@@ -136,7 +136,7 @@ async def recover(
                 # Both moved on while we looked if another gateway is at work: then these were no two ends of one gap.
                 if (log_head, valkey) != (await log.head(partition), await arbiter.head(partition)):
                     continue
-                raise PartitionHalted(partition, _halt_text(log_head, valkey))
+                raise PartitionHalted(partition, halt_text("Valkey is at", valkey.seq, log_head.seq))
             done.append(branch)
             if branch is Branch.AHEAD:
                 await log.append(stream)
@@ -162,9 +162,10 @@ async def _is_being_loaded(arbiter: Arbiter, partition: int) -> bool:
     return await arbiter.load_progress(partition) not in (None, before)
 
 
-def _halt_text(log_head: Head, valkey: Head) -> str:
+def halt_text(who: str, seq: int, log_seq: int) -> str:
+    """Why nobody may go on by himself: somebody has seen batches that the log does not have."""
     return (
-        f"Valkey is at batch {valkey.seq}, the log ends at {log_head.seq}, and the batches between are gone. "
+        f"{who} batch {seq}, the log ends at {log_seq}, and the batches between are gone. "
         "If the log was restored from a backup, restore a newer one; "
         "to accept the log as it is, run `tillgate rebuild`"
     )

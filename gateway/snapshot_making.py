@@ -19,6 +19,7 @@ from gateway.snapshot_worker import EXIT_BASE, EXIT_LOG, Folded, Job, Part
 
 WORKERS_MAX = 4
 SLICE_RECORDS = 8_000_000  # some 60 bytes each in a worker: half a GiB
+FEW_RECORDS = 100_000  # folded in less time than a second worker takes to start
 
 Advance = Callable[[int], None]
 
@@ -29,7 +30,8 @@ class SnapshotFailed(Exception):
 
 def slices_for(records: int) -> int:
     """Into how many slices so many records are cut; a snapshot on top of another keeps its number."""
-    return min(max(_cores(), records // SLICE_RECORDS), SLICES_MAX)
+    at_once = _cores() if records > FEW_RECORDS else 1
+    return min(max(at_once, records // SLICE_RECORDS), SLICES_MAX)
 
 
 def _cores() -> int:

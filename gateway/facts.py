@@ -11,13 +11,13 @@ harmless: the till has no answer, tells its fact again, and the missing event is
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from eventstore.events import NO_ID, RECORD, REDEEM, Extra
 from eventstore.log import LogDamaged, LogLost
 from eventstore.offline_events import Acceptance, OfflineConflict
-from eventstore.vouchers import LOST, REDEEMED, REVERSED, VOIDED, entry_of, voucher_key
+from eventstore.vouchers import LOST, REDEEMED, REVERSED, VOIDED, Entry, entry_of, voucher_key
 from gateway.campaign import Campaign
 from gateway.codes import Refused
 from gateway.control import Control, ControlBusy
@@ -78,7 +78,7 @@ class Facts:
                 asked.give_up(index, 1)
         await answered
         try:
-            await self._report(terminal, facts, asked)
+            await self._report(terminal, facts, asked, logged)
         except (ArbiterLost, ArbiterRefused, ControlBusy, LogLost):
             return _unresolved(len(facts))  # logged, but not told: the till tells them again
         return asked
@@ -191,18 +191,24 @@ class Facts:
 
     # --- conflicts ---
 
-    async def _report(self, terminal: Terminal, facts: Sequence[Fact], asked: Asked) -> None:
+    async def _report(
+        self, terminal: Terminal, facts: Sequence[Fact], asked: Asked, logged: Mapping[bytes, Found]
+    ) -> None:
         """Write the conflicts of a message that are not written yet. Raises ControlBusy, LogLost, LogFailed."""
         places = {
             first + offset: (partition, seq, index + offset)
             for first, partition, seq, index, count in asked.places
             for offset in range(count)
         }
-        events = [
-            await self._conflict(terminal, facts[index], places[index], asked.told[index])
-            for index, code in enumerate(asked.codes)
-            if code in _LOST_BYTES and facts[index].redeem.redemption_id not in self._control.directory.conflicts
-        ]
+        events = []
+        for index, code in enumerate(asked.codes):
+            fact, before = facts[index], logged.get(facts[index].redeem.redemption_id)
+            if code not in _LOST_BYTES or fact.redeem.redemption_id in self._control.directory.conflicts:
+                continue
+            place = places[index]
+            if before is not None and before.verdict == Verdict.CONFLICT:
+                place = before.partition, before.seq, before.index
+            events.append(await self._conflict(terminal, fact, place, entry_of(asked.told[index]), code))
         if not events:
             return
 
@@ -213,15 +219,12 @@ class Facts:
         assert not isinstance(outcome, Rejected), f"{outcome.field}: {outcome.why}"
 
     async def _conflict(
-        self, terminal: Terminal, fact: Fact, place: tuple[int, int, int], told: bytes
+        self, terminal: Terminal, fact: Fact, place: tuple[int, int, int], told: Entry, code: int
     ) -> OfflineConflict:
         spot = await self._redeemer.identify(fact.redeem.code)
         if not isinstance(spot, Spot):
             raise ArbiterLost("a code that was known a moment ago cannot be looked up")
-        first = entry_of(told)
-        if first.kind == LOST:  # whoever was first is reversed by now
-            settled = (await self._desk.voucher(spot.campaign, spot.serial)).settled
-            first = next((e for e in settled if e.kind == REVERSED and e.seq >= first.seq), first)
+        first = told if code == Verdict.CONFLICT else await self._first_of(spot, terminal, fact, told)
         at_first = self._control.directory.terminals.get(first.terminal) if first.kind != LOST else None
         return OfflineConflict(
             campaign=spot.campaign,
@@ -237,6 +240,21 @@ class Facts:
             first_ms=first.at_ms,
             first_seq=first.seq,
         )
+
+    async def _first_of(self, spot: Spot, terminal: Terminal, fact: Fact, told: Entry) -> Entry:
+        """Who held the voucher when this fact lost it, some time ago: may be reversed by now, and another one there."""
+        state = await self._desk.voucher(spot.campaign, spot.serial)
+        claim_id = claim_id_of(terminal.number, fact.redeem, spot.campaign, spot.serial)
+        mine = next((e for e in state.settled if (e.kind, e.claim_id) == (LOST, claim_id)), None)
+        if mine is None or (state.holder is not None and state.holder.seq <= mine.seq):
+            return state.holder or told
+        undone = next((e for e in state.settled if e.kind == REVERSED and e.seq >= mine.seq), None)
+        if undone is None:
+            return told
+        found = await self._ledger.undone_by(partition_of(spot.campaign, spot.serial, len(self._lanes)), undone)
+        if found is None:
+            return undone
+        return Entry(REDEEMED, undone.claim_id, undone.terminal, found.at_ms, found.seq)
 
 
 def _settle_once(answered: asyncio.Future[Asked], asked: Asked) -> None:

@@ -77,7 +77,7 @@ class Reversals:
             asked.give_up(index, 1)  # it is on its way: neither "not found" nor anything else would be true
             return
         if found is None or _named_nothing(found):
-            verdict, spot, claim_id = await self._judge_unseen(asker, terminal, reversal)
+            verdict, spot, claim_id = await self._judge_unseen(asker, terminal, reversal, used)
         else:
             verdict, spot, claim_id = self._judge_found(asker, terminal, found)
         if verdict is Verdict.UNRESOLVED or not self._control.is_confirmed():
@@ -97,20 +97,26 @@ class Reversals:
         return self._may_reverse(asker, terminal, found), spot, record.claim_id
 
     async def _judge_unseen(
-        self, asker: Principal, terminal: int, reversal: Reverse
+        self, asker: Principal, terminal: int, reversal: Reverse, used: bytes | None
     ) -> tuple[Verdict, Spot | None, bytes]:
-        """The log, caught up, has no such redemption of a voucher; perhaps it is still to come."""
+        """The log, caught up, has no such redemption of a voucher; perhaps it is still to come.
+
+        `used`: the claim that this reversal's id stands for already. A lock does not change an answer that was given.
+        """
         original, till = reversal.original, self._control.directory.terminals.get(terminal)
         if original is None or original.redemption_id != reversal.redemption_id or fault_of(original):
             return Verdict.NOT_FOUND, None, NO_ID
         merchant = self._control.directory.stores[till.store].merchant if till else None
         if till is None or not may(asker, Action.REVERSE, merchant=merchant, terminal=terminal):
             return Verdict.NOT_FOUND, None, NO_ID
-        if self._redeemer.is_locked(till):
+        is_locked = self._redeemer.is_locked(till)
+        if is_locked and used is None:
             return Verdict.TERMINAL_LOCKED, None, NO_ID
         named = await self._desk.identify(original.code)
         if named is None:
             return Verdict.UNRESOLVED, None, NO_ID
+        if is_locked and isinstance(named, Refused):
+            return Verdict.TERMINAL_LOCKED, None, NO_ID
         if isinstance(named, Refused):
             if named.verdict is not Verdict.UNREADABLE:
                 self._redeemer.count_guess(till, reversal.reversal_id)
@@ -118,7 +124,10 @@ class Reversals:
         campaign = self._control.directory.campaigns.get(named.campaign)
         if campaign is None or not is_eligible(campaign, self._control.directory.outlet(till.store)):
             return Verdict.NOT_FOUND, None, NO_ID
-        return Verdict.ACCEPTED, named, claim_id_of(terminal, original, named.campaign, named.serial)
+        claim_id = claim_id_of(terminal, original, named.campaign, named.serial)
+        if is_locked and used != claim_id:
+            return Verdict.TERMINAL_LOCKED, None, NO_ID
+        return Verdict.ACCEPTED, named, claim_id
 
     def _may_reverse(self, asker: Principal, terminal: int, found: Found) -> Verdict:
         directory = self._control.directory

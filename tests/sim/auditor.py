@@ -8,6 +8,8 @@ R5  no refusal by absence (unknown, not issued, not found) that was false when i
 R6  a pause or a close binds everywhere after a second; paused is told only while it is true
 R7  Valkey holds what the log says
 R8  everything is answered once the faults stop, and nothing halts without a cause (the world checks that)
+R10 a fact is never refused: it holds its voucher, lost it to one that held it then, or was undone; that never changes,
+    and what lost is an event of the control partition that names both
 R9  a gateway that answered for an id does not let it pass for another code
 chain  every partition's log is one chain without gaps
 """
@@ -17,7 +19,18 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
-from sim.book import ACCEPTED, CONTROL, REPEATED, REVERSED, TAKEN, TOMBSTONED, Book, Row
+from sim.book import (
+    ACCEPTED,
+    CONFLICT,
+    CONFLICT_AGAIN,
+    CONTROL,
+    REPEATED,
+    REVERSED,
+    TAKEN,
+    TOMBSTONED,
+    Book,
+    Row,
+)
 
 ID_REUSED = 5
 UNREADABLE, UNKNOWN, FORGED, NOT_ISSUED = 11, 12, 13, 14
@@ -35,6 +48,7 @@ class Evidence(msgspec.Struct):
     hashes: dict[bytes, dict[bytes, bytes]]
     heads: dict[int, bytes | None]
     is_halted: bool
+    conflicts: Sequence[Any] = ()  # OfflineConflict
 
 
 def audit(evidence: Evidence) -> list[str]:
@@ -51,6 +65,7 @@ def audit(evidence: Evidence) -> list[str]:
         wrong += _check_place(book, told, misused)
         wrong += _check_absence(evidence, told)
         wrong += _check_pause(evidence.deeds, told)
+    wrong += _check_facts(book, evidence, misused)
     wrong += _check_no_change(evidence.history, misused)
     wrong += _check_ids(evidence.history, misused)
     wrong += _check_state(book, evidence)
@@ -104,9 +119,11 @@ def _check_place(book: Book, told: Any, misused: set[bytes]) -> Iterator[str]:
         yield f"R2: {where}: no acceptance of it in the log"
     if told.verdict == REVERSED and not _before(book.undone.get(row.claim), row):
         yield f"R3: {where}: nothing in the log reversed it"
-    if told.verdict == TAKEN:
+    if told.verdict == CONFLICT_AGAIN and not _before(book.lost.get(row.claim), row):
+        yield f"R10: {where}: it is said again, and was never said"
+    if told.verdict in (TAKEN, CONFLICT) and not (told.verdict == CONFLICT and told.entry is None):
         holder = book.held_at.get(told.place)
-        if holder is None or holder.packed() != told.entry:
+        if holder is None or holder.packed()[17:] != told.entry[17:]:
             yield f"R4: {where}: it names a winner that did not hold the voucher then"
 
 
@@ -115,7 +132,7 @@ def _before(earlier: Row | None, row: Row) -> bool:
 
 
 def _check_undone(book: Book, told: Any, row: Row, where: str) -> Iterator[str]:
-    if not _before(book.undone.get(row.claim), row):
+    if not _before(book.undone.get(row.claim), row) and not _before(book.lost.get(row.claim), row):
         yield f"R2: {where}: no reversal of it in the log"
     target = told.wish.of
     stands = [
@@ -154,7 +171,7 @@ def _check_absence(evidence: Evidence, told: Any) -> Iterator[str]:
 
 def _check_pause(deeds: Sequence[Any], told: Any) -> Iterator[str]:
     wish = told.wish
-    if _is_reversal(wish):
+    if _is_reversal(wish) or told.as_fact:
         return
     campaign = wish.voucher[0] if wish.voucher else TYPED_CAMPAIGN
     where = f"{told.verdict} told to till {wish.terminal} at {told.at_s:.6f} by {told.by}, {told.place}"
@@ -188,10 +205,14 @@ def _check_no_change(history: Sequence[Any], misused: set[bytes]) -> Iterator[st
         is_reversal = _is_reversal(answers[0].wish)
         if is_reversal and _id_of(answers[0].wish.of) in misused:
             continue
-        lasting = (ACCEPTED, TOMBSTONED, REPEATED) if is_reversal else (ACCEPTED, REPEATED, REVERSED)
+        again = (CONFLICT, CONFLICT_AGAIN)
+        lasting = (ACCEPTED, TOMBSTONED, REPEATED) if is_reversal else (ACCEPTED, REPEATED, REVERSED, *again)
         firsts = [told for told in answers if told.verdict in lasting]
         for first in firsts[:1]:
-            allowed = (REPEATED,) if is_reversal else (REVERSED,) if first.verdict == REVERSED else (REPEATED, REVERSED)
+            allowed = {REVERSED: (REVERSED,), CONFLICT: again, CONFLICT_AGAIN: again}.get(
+                first.verdict, (REPEATED, REVERSED)
+            )
+            allowed = (REPEATED,) if is_reversal else allowed
             for later in answers:
                 if later.sent_s <= first.at_s or later.verdict in allowed:
                     continue
@@ -201,6 +222,34 @@ def _check_no_change(history: Sequence[Any], misused: set[bytes]) -> Iterator[st
                     f"R3: till {first.wish.terminal} was told {first.verdict} at {first.at_s:.6f} by {first.by} and "
                     f"{later.verdict} at {later.at_s:.6f} by {later.by}, {first.place} and {later.place}"
                 )
+
+
+def _check_facts(book: Book, evidence: Evidence, misused: set[bytes]) -> Iterator[str]:
+    events = {conflict.redemption_id: conflict for conflict in evidence.conflicts}
+    lost_rows = {row.redemption_id for row in book.lost.values()}
+    for redemption_id, conflict in events.items():
+        row = book.rows.get(tuple(conflict.place))
+        if row is None or row.redemption_id != redemption_id or row.verdict not in (CONFLICT, CONFLICT_AGAIN):
+            yield f"R10: the conflict at {conflict.place} is not in the log there"
+            continue
+        first = book.lost[row.claim]
+        holder = book.held_at[first.place]
+        named = (conflict.first_terminal, conflict.first_seq)
+        if holder is None or (conflict.place == first.place and named != (holder.terminal, holder.seq)):
+            yield f"R10: the conflict at {conflict.place} names {named}, and {holder} held the voucher"
+        if conflict.terminal != row.terminal:
+            yield f"R10: the conflict at {conflict.place} names terminal {conflict.terminal}"
+    for told in evidence.history:
+        wish = told.wish
+        where = f"{told.verdict} told to till {wish.terminal} at {told.at_s:.6f} by {told.by}, {told.place}"
+        if told.verdict in (CONFLICT, CONFLICT_AGAIN) and _id_of(wish) not in lost_rows:
+            yield f"R10: {where}: the log has no such conflict"
+        if not wish.is_fact or not told.as_fact or _id_of(wish) in misused:
+            continue
+        if told.verdict in (CONFLICT, CONFLICT_AGAIN) and _id_of(wish) not in events:
+            yield f"R10: {where}: no event names both"
+        if told.verdict not in (ACCEPTED, REPEATED, REVERSED, CONFLICT, CONFLICT_AGAIN, NOT_ISSUED):
+            yield f"R10: {where}: a fact was refused"
 
 
 def _check_ids(history: Sequence[Any], misused: set[bytes]) -> Iterator[str]:

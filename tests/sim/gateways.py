@@ -17,9 +17,12 @@ from gateway.claims import ValkeyArbiter
 from gateway.codes import KeyRing
 from gateway.control import Control, ControlBusy
 from gateway.desk import Desk
+from gateway.facts import Facts
 from gateway.lane import Asked, Lane, LaneState
 from gateway.ledger import Ledger, add_ids_ahead, recent_ids
-from gateway.messages import Redeem, Reverse
+from gateway.messages import Fact, Redeem, Reverse
+from gateway.offline_codes import OfflineKeys
+from gateway.offline_rules import Outage
 from gateway.recovery import PartitionHalted, Recovered, fold_log
 from gateway.redeem import Redeemer
 from gateway.reversals import Reversals
@@ -107,6 +110,15 @@ class Gateway:
             ledger=ledger,
             now_ms=self._now_ms,
         )
+        self.facts = Facts(
+            keys=OfflineKeys(KEYS),
+            redeemer=self.redeemer,
+            desk=self.desk,
+            control=self.control,
+            lanes=self.lanes,
+            ledger=ledger,
+            now_ms=self._now_ms,
+        )
         for lane in self.lanes:
             lane.recover("starting")
         self._beat()
@@ -172,6 +184,16 @@ class Gateway:
         known = self.control.directory.terminals.get(terminal)
         if self.is_up and known is not None:
             self.redeemer.redeem(known, scans, done)
+
+    def take_facts(self, terminal: int, facts: Sequence[Fact], done: Callable[[Asked], None]) -> None:
+        known = self.control.directory.terminals.get(terminal)
+
+        async def take() -> None:
+            assert known is not None
+            done(await self.facts.take(known, facts, Outage()))
+
+        if self.is_up and known is not None:
+            self._watched(take())
 
     def reverse(self, terminal: int, reversals: Sequence[Reverse], done: Callable[[Asked], None]) -> None:
         asker = self.control.directory.principal_of_terminal(terminal)

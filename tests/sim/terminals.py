@@ -12,11 +12,13 @@ from sim.models import Note, Pace
 from sim.operator_desk import Operator
 
 from gateway.lane import Asked
-from gateway.messages import Redeem, Reverse
+from gateway.messages import Fact, Redeem, Reverse
 
 UNRESOLVED = 255
 SCANS_MAX = 4  # in one message
 NEWS_FROM = 0.85  # the chance above which the newest codes are tried
+FACT_SHARE = 0.1  # of scans are accepted without a connection
+LATE_S_MAX = 3.0  # after which the line is back and they are told
 OPEN_MAX = 8  # unanswered requests at which the cashier stops scanning
 
 
@@ -31,6 +33,7 @@ class Wish(msgspec.Struct, eq=False):
     first_sent_s: float | None = None
     verdict: int | None = None  # the newest answer
     sends: int = 0
+    is_fact: bool = False  # accepted at the till: it is told, not asked
 
 
 class Told(msgspec.Struct, eq=False):
@@ -43,6 +46,7 @@ class Told(msgspec.Struct, eq=False):
     verdict: int
     place: tuple[int, int, int]  # partition, seq, index
     entry: bytes | None  # the redemption named as being in the way
+    as_fact: bool = False  # it was told, not asked
 
 
 class Shop(Protocol):
@@ -93,9 +97,30 @@ class Terminal:
     def _scan(self) -> None:
         count = 1 if self._shop.choose.random() < 0.6 else self._shop.choose.randint(2, SCANS_MAX)
         wishes = [self._wish_for(*self._some_code()) for _ in range(count)]
+        if self._shop.choose.random() < FACT_SHARE:
+            self._accept_offline(wishes)
+            return
         if count > 1 and self._shop.choose.random() < 0.1:
             wishes.append(wishes[0])
         self._send(wishes)
+
+    def _accept_offline(self, wishes: Sequence[Wish]) -> None:
+        """The value is given; some were asked for before the line broke, and the rest are told when it is back."""
+        choose, loop = self._shop.choose, self._shop.loop
+        if choose.random() < 0.3:
+            self._send(wishes)
+        for wish in wishes:
+            wish.is_fact = wish.voucher is not None  # other codes cannot be checked at a till
+        facts = [wish for wish in wishes if wish.is_fact]
+        choose.shuffle(facts)
+        loop.at(loop.now_s + LATE_S_MAX * choose.random() ** 2, loop.world, self._tell_facts, facts)
+        if len(facts) < len(wishes):
+            self._send([wish for wish in wishes if not wish.is_fact])
+
+    def _tell_facts(self, facts: Sequence[Wish]) -> None:
+        self.open.update(facts)
+        if not self._is_down:
+            self.ask_again(facts)
 
     def _some_code(self) -> tuple[str, tuple[int, int] | None]:
         """Mostly one of a few vouchers that several tills try at once; they change as the run goes on."""
@@ -164,7 +189,8 @@ class Terminal:
 
     def _send(self, wishes: Sequence[Wish]) -> None:
         kind = type(wishes[0].body)
-        wishes = [wish for wish in wishes if type(wish.body) is kind]
+        is_fact = wishes[0].is_fact
+        wishes = [wish for wish in wishes if type(wish.body) is kind and wish.is_fact == is_fact]
         shop, loop = self._shop, self._shop.loop
         for wish in wishes:
             wish.sends += 1
@@ -175,28 +201,31 @@ class Terminal:
             copies = 2 if shop.choose.random() < shop.doubled_share else 1
             for _ in range(copies):
                 arrives_s = loop.now_s + shop.pace.delay_s()
-                loop.at(arrives_s, gateway.owner, self._arrive, gateway, wishes, self._life, loop.now_s)
+                loop.at(arrives_s, gateway.owner, self._arrive, gateway, wishes, self._life, loop.now_s, is_fact)
         loop.at(loop.now_s + self._patience_s, loop.world, self._timed_out, [(wish, wish.sends) for wish in wishes])
 
-    def _arrive(self, gateway: Gateway, wishes: Sequence[Wish], life: int, sent_s: float) -> None:
+    def _arrive(self, gateway: Gateway, wishes: Sequence[Wish], life: int, sent_s: float, as_fact: bool) -> None:
         """The message reaches the gateway; runs as the gateway."""
         shop = self._shop
         if not gateway.is_up:
             return
-        shop.note("ask", (self.number, gateway.owner.name, [wish.body for wish in wishes]), None)
+        shop.note("tell" if as_fact else "ask", (self.number, gateway.owner.name, [w.body for w in wishes]), None)
 
         def done(asked: Asked) -> None:
             if shop.choose.random() >= shop.lost_share:
                 arrives_s = shop.loop.now_s + shop.pace.delay_s()
                 by = gateway.owner.name
-                shop.loop.at(arrives_s, shop.loop.world, self._answered, asked, wishes, life, by, sent_s)
+                shop.loop.at(arrives_s, shop.loop.world, self._answered, asked, wishes, life, by, sent_s, as_fact)
 
-        if isinstance(wishes[0].body, Reverse):
+        if as_fact:
+            bodies = [wish.body for wish in wishes if isinstance(wish.body, Redeem)]
+            gateway.take_facts(self.number, [Fact(one, one.scanned_ms, one.scanned_ms) for one in bodies], done)
+        elif isinstance(wishes[0].body, Reverse):
             gateway.reverse(self.number, [wish.body for wish in wishes if isinstance(wish.body, Reverse)], done)
         else:
             gateway.redeem(self.number, [wish.body for wish in wishes if isinstance(wish.body, Redeem)], done)
 
-    def _answered(self, asked: Asked, wishes: Sequence[Wish], life: int, by: str, sent_s: float) -> None:
+    def _answered(self, asked: Asked, wishes: Sequence[Wish], life: int, by: str, sent_s: float, as_fact: bool) -> None:
         if life != self._life:
             return
         shop = self._shop
@@ -207,9 +236,11 @@ class Terminal:
                 if verdict == UNRESOLVED:
                     continue
                 wish.verdict = verdict
-                self.open.discard(wish)
+                if as_fact or not wish.is_fact:  # a fact is told until it is answered as one
+                    self.open.discard(wish)
                 place = (partition, seq, index + number - first)
-                told = Told(wish, shop.loop.now_s, sent_s, by, verdict, place, asked.told.get(number))
+                entry = asked.told.get(number)
+                told = Told(wish, shop.loop.now_s, sent_s, by, verdict, place, entry, as_fact)
                 shop.history.append(told)
 
     def _timed_out(self, sent: Sequence[tuple[Wish, int]]) -> None:

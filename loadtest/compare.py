@@ -11,7 +11,7 @@ import msgspec
 
 from loadtest.compare_noise import CONFIDENCE
 from loadtest.compare_rows import LEAST, Row, rows_of
-from loadtest.report_model import Reading
+from loadtest.report_times import Reading
 
 NAMING = {"name", "title", "description", "about", "shows", "tags", "marks", "seed", "generators"}
 MACHINE = ("cpu", "cores", "same_machine", "kernel", "python")
@@ -43,7 +43,7 @@ class Comparison(msgspec.Struct, frozen=True):
 def compare(base: Reading, other: Reading, names: tuple[str, str], draw: Callable[[int], int]) -> Comparison:
     """`other` against `base`; `draw(n)` gives a number below n. Raises NotComparable."""
     _same_load(base.run.scenario, other.run.scenario, names[1])
-    seconds = min(len(base.times), len(other.times))
+    seconds = min(_end_s(base), _end_s(other))
     voided = bool(base.run.void or other.run.void)
     return Comparison(
         base=names[0],
@@ -100,9 +100,13 @@ def _warnings(base: Reading, other: Reading) -> list[str]:
         found.append("generator and server shared their cores: compare CPU a verdict rather than rates and waiting")
     if _shape(one.scenario) == "search":
         found.append("a search chooses its loads by what it sees: compare the sustained load, not the waiting")
-    if abs(len(base.times) - len(other.times)) > 1:
-        found.append(f"lengths: {len(base.times)} s, then {len(other.times)} s; compared as far as both go")
+    if abs(_end_s(base) - _end_s(other)) > 1:
+        found.append(f"lengths: {_end_s(base)} s, then {_end_s(other)} s; compared as far as both go")
     return found
+
+
+def _end_s(one: Reading) -> int:
+    return one.times[-1].at_s + one.times[-1].length_s if one.times else 0
 
 
 def _shape(scenario: Mapping[str, Any]) -> Any:

@@ -8,8 +8,9 @@ import msgspec
 
 from loadtest.compare_noise import Coarse, Drawings, beyond, block_length, blocks
 from loadtest.histograms import Histogram, added
-from loadtest.report_model import Reading, Times, sustained_of
+from loadtest.report_model import sustained_of
 from loadtest.report_server import by_process, spent_s
+from loadtest.report_times import Reading, Times
 from loadtest.run_files import Sample
 
 LEAST = {"latency": 0.10, "cpu": 0.05, "count": 0.05}  # smaller differences come back the other way in the next run
@@ -50,6 +51,10 @@ class Side:
     parts: list[Sequence[Times]]
     samples: dict[str, list[Sample]]
 
+    @property
+    def seconds(self) -> int:
+        return max(1, sum(one.length_s for one in self.times))
+
     def sums(self, count: Callable[[Times], int]) -> list[int]:
         return [sum(map(count, part)) for part in self.parts]
 
@@ -63,7 +68,7 @@ def rows_of(base: Reading, other: Reading, seconds: int, draw: Callable[[int], i
     processes = [name for name in sides[0].samples if name in sides[1].samples]
     found = [
         *_latency_rows(sides, drawings),
-        _count_row("answers a second", "/s", sides, drawings, lambda one: one.second.completed_in, good=1),
+        _count_row("answers a second", "/s", sides, drawings, lambda one: one.completed, good=1),
         _count_row("never sent or unresolved", "", sides, drawings, lambda one: one.unanswered, good=-1),
         _alone("sustained load", "/s", [sustained_of(one) for one in (base, other)]),
         *(_cpu_row(process, sides, drawings) for process in processes),
@@ -74,9 +79,9 @@ def rows_of(base: Reading, other: Reading, seconds: int, draw: Callable[[int], i
 
 
 def _side(one: Reading, seconds: int) -> Side:
-    times = one.times[:seconds]
+    times = [times for times in one.times if times.at_s < seconds]
     watched = {name: part for name, part in by_process(one.samples).items() if len(part) > 1}
-    return Side(times, blocks(times, block_length(seconds)), watched)
+    return Side(times, blocks(times, block_length(len(times))), watched)
 
 
 def _latency_rows(sides: tuple[Side, Side], drawings: Drawings) -> list[Row]:
@@ -114,15 +119,13 @@ def _count_row(
 ) -> Row:
     """Something counted by second: its sum, or the mean rate where the unit is one."""
     interval = drawings.interval(*(_sum_of(side.sums(count)) for side in sides))
-    values: list[float | None] = [
-        sum(map(count, side.times)) / (max(1, len(side.times)) if unit else 1) for side in sides
-    ]
+    values: list[float | None] = [sum(map(count, side.times)) / (side.seconds if unit else 1) for side in sides]
     return _row(name, unit, values, interval, "count", good)
 
 
 def _outcome_row(name: str, sides: tuple[Side, Side], drawings: Drawings) -> Row:
     said = f"answered: {name.replace('_', ' ')}"
-    return _count_row(said, "", sides, drawings, lambda one: one.second.outcomes.get(name, 0), good=0)
+    return _count_row(said, "", sides, drawings, lambda one: one.outcomes.get(name, 0), good=0)
 
 
 def _sum_of(sums: Sequence[float]) -> Callable[[Sequence[int]], float]:
@@ -132,7 +135,7 @@ def _sum_of(sums: Sequence[float]) -> Callable[[Sequence[int]], float]:
 def _cpu_row(process: str, sides: tuple[Side, Side], drawings: Drawings) -> Row:
     """CPU time a verdict: of the whole run, and by block for its interval."""
     spent = [[_spent_in(side.samples[process], part) for part in side.parts] for side in sides]
-    verdicts = [side.sums(lambda one: one.second.completed_in) for side in sides]
+    verdicts = [side.sums(lambda one: one.completed) for side in sides]
     interval = drawings.interval(*(_quotient(cpu, count) for cpu, count in zip(spent, verdicts, strict=True)))
     values = [_cpu_us(side, process) for side in sides]
     return _row(
@@ -141,13 +144,13 @@ def _cpu_row(process: str, sides: tuple[Side, Side], drawings: Drawings) -> Row:
 
 
 def _cpu_us(side: Side, process: str) -> float | None:
-    answers = sum(one.second.completed_in for one in side.times)
+    answers = sum(one.completed for one in side.times)
     return spent_s(side.samples[process]) * 1e6 / answers if answers else None
 
 
 def _spent_in(samples: Sequence[Sample], part: Sequence[Times]) -> float:
     """CPU seconds in a block, between the samples next to its ends."""
-    start, end = part[0].second.at_s, part[-1].second.at_s + 1
+    start, end = part[0].at_s, part[-1].at_s + part[-1].length_s
     inside = [one for one in samples if start <= one.at_s <= end]
     length = inside[-1].at_s - inside[0].at_s if inside else 0.0
     return spent_s(inside) / length * (end - start) if length else 0.0

@@ -74,6 +74,22 @@ class Histogram:
 
 def read(text: str) -> Histogram:
     """A histogram from base64, "V2 compressed". Raises ValueError where it is not one of ours."""
+    return _sparse(_decoded(text))
+
+
+def read_added(texts: Iterable[str]) -> Histogram:
+    """The sum of several. Raises ValueError as read does."""
+    total: HdrHistogram | None = None
+    for text in texts:
+        one = _decoded(text)
+        if total is None:
+            total = one
+        else:
+            total.add(one)
+    return Histogram({}) if total is None else _sparse(total)
+
+
+def _decoded(text: str) -> HdrHistogram:
     try:
         one = HdrHistogram.decode(text)
     except UNREADABLE as error:
@@ -81,6 +97,10 @@ def read(text: str) -> Histogram:
     made_with = (one.lowest_trackable_value, one.highest_trackable_value, one.significant_figures)
     if made_with != (LOWEST_US, HIGHEST_US, DIGITS):
         raise ValueError(f"a histogram of {made_with}, where a run has {(LOWEST_US, HIGHEST_US, DIGITS)}")
+    return one
+
+
+def _sparse(one: HdrHistogram) -> Histogram:
     if not one.total_count:
         return Histogram({})
     used = one.get_counts_array_index(one.max_value) + 1

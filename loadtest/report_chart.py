@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from loadtest.report_model import Percentiles, Report
-from loadtest.report_svg import Axis, Plot, Points, band, times
+from loadtest.report_svg import Axis, Plot, Points, bands, times
 from loadtest.report_words import a_second, clock, minutes, number
 
 SHORT_S = 120  # up to here an axis counts seconds
@@ -92,5 +92,10 @@ def told_ms(one: Percentiles) -> list[float]:
 
 
 def fault_bands(report: Report, plot: Plot, named: bool = True) -> str:
-    ends = [(one.name, one.at_s, one.at_s if one.until_s is None else one.until_s) for one in report.faults]
-    return "".join(band(plot, start, end, name if named else "") for name, start, end in ends)
+    return bands(
+        plot,
+        [
+            (one.at_s, one.at_s if one.until_s is None else one.until_s, one.name if named else "")
+            for one in report.faults
+        ],
+    )

@@ -9,7 +9,8 @@ import msgspec
 from loadtest.compare import Comparison, compare
 from loadtest.evidence import Judgement
 from loadtest.report_html import page
-from loadtest.report_model import Reading, Report, read_times, report
+from loadtest.report_model import Report, report
+from loadtest.report_times import Reading, read_times
 from loadtest.run_files import VERIFY_FILE, RunUnreadable, read_run, read_samples, read_seconds
 
 DRAWING_SEED = 5  # the same two runs always compare the same

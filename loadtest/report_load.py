@@ -21,7 +21,8 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from loadtest.histograms import Histogram, added
+from loadtest.histograms import added
+from loadtest.report_times import Times
 from loadtest.run_files import Fault
 
 SETTLE_S = 5
@@ -55,17 +56,16 @@ class LoadCurve(msgspec.Struct, frozen=True):
     varied: bool  # otherwise all this says nothing about load
 
 
-def load_curve(
-    loads: Sequence[tuple[int, int, int, Histogram]], faults: Sequence[Fault], mark_ms: float | None
-) -> LoadCurve:
-    """`loads`: a second each: its number, attempts offered, how many of them got no answer, their latencies."""
-    calm = [one for one in loads if one[1] and not _disturbed(one[0], faults)]
-    left_out = sum(1 for one in loads if one[1]) - len(calm)
+def load_curve(times: Sequence[Times], faults: Sequence[Fault], mark_ms: float | None) -> LoadCurve:
+    """Of all seconds of a run in which anything was offered."""
+    loaded = [one for one in times if one.counts.offered]
+    calm = [one for one in loaded if not _disturbed(one, faults)]
+    left_out = sum(one.length_s for one in loaded) - sum(one.length_s for one in calm)
     points = _points(calm)
     told = [one.p99 for one in points if one.p99 is not None]
     limit_ms = mark_ms if mark_ms is not None else TIMES * told[0] if told else None
     varied = len(points) >= 3 and points[-1].offered >= VARIES * points[0].offered
-    varied = varied and _dispersion([one[1] for one in calm]) >= DISPERSED
+    varied = varied and _dispersion([one.counts.offered for one in calm]) >= DISPERSED
     return LoadCurve(
         points=points,
         limit_ms=limit_ms,
@@ -83,25 +83,32 @@ def _dispersion(counts: Sequence[int]) -> float:
     return statistics.pvariance(counts, mean) / mean
 
 
-def _disturbed(at_s: int, faults: Iterable[Fault]) -> bool:
-    return any(one.at_s - 1 < at_s < (one.at_s if one.until_s is None else one.until_s) + SETTLE_S for one in faults)
+def _disturbed(one: Times, faults: Iterable[Fault]) -> bool:
+    """What was under way when a fault began counts too."""
+    ends = [(fault.at_s, fault.at_s if fault.until_s is None else fault.until_s) for fault in faults]
+    return any(start - 1 < one.at_s + one.length_s and one.at_s < end + SETTLE_S for start, end in ends)
 
 
-def _points(loads: Sequence[tuple[int, int, int, Histogram]]) -> list[LoadPoint]:
-    most = max((offered for _, offered, _, _ in loads), default=0)
-    bins: dict[int, list[tuple[int, int, int, Histogram]]] = {}
-    for one in loads:
-        bins.setdefault(math.ceil(one[1] / most * BINS), []).append(one)
+def _points(times: Sequence[Times]) -> list[LoadPoint]:
+    most = max((_load(one) for one in times), default=0)
+    bins: dict[int, list[Times]] = {}
+    for one in times:
+        bins.setdefault(math.ceil(_load(one) / most * BINS), []).append(one)
     made = [_point(bins[number]) for number in sorted(bins)]
     return [point for point in made if point.offered * point.seconds >= ATTEMPTS_MIN]
 
 
-def _point(part: Sequence[tuple[int, int, int, Histogram]]) -> LoadPoint:
-    whole, unanswered = added(one[3] for one in part), sum(one[2] for one in part)
+def _load(one: Times) -> float:
+    return one.counts.offered / one.length_s
+
+
+def _point(part: Sequence[Times]) -> LoadPoint:
+    whole, unanswered = added(one.intended for one in part), sum(one.unanswered for one in part)
+    seconds = sum(one.length_s for one in part)
     p50, p99, p999 = (whole.percentile_us(share, unanswered) for share in (0.5, 0.99, 0.999))
     return LoadPoint(
-        offered=sum(one[1] for one in part) / len(part),
-        seconds=len(part),
+        offered=sum(one.counts.offered for one in part) / seconds,
+        seconds=seconds,
         p50=None if p50 is None else p50 / 1000,
         p99=None if p99 is None else p99 / 1000,
         p999=None if p999 is None else p999 / 1000,

@@ -6,22 +6,20 @@ percentile (fsync, loop lag, told by the server) is shown as the largest of its 
 Times are seconds after the first intended start; latencies are milliseconds.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from loadtest.evidence import Judgement
-from loadtest.histograms import Histogram, added, read
+from loadtest.histograms import Histogram, added
 from loadtest.report_load import LoadCurve, load_curve
 from loadtest.report_server import CpuShare, Recovery, ServerSeries, cpu_shares, recoveries, server_series
-from loadtest.run_files import Counts, Environment, Fault, Mark, Run, RunUnreadable, Sample, Second
+from loadtest.report_times import KINDS, Reading, Times, stretch_length_s, summed
+from loadtest.run_files import Counts, Environment, Fault, Mark
 
-STRETCHES_MAX = 240  # as many as can be told apart in a picture
-LENGTHS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600)
 NINES = 5.0  # of the spectrum: to 99.999 %
 SHARES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999, "p9999": 0.9999}
-KINDS = ("intended", "service", "lag")
 
 
 class Percentiles(msgspec.Struct, frozen=True):
@@ -96,51 +94,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     environment: Environment
 
 
-class Times(msgspec.Struct, frozen=True):
-    """A second and its three histograms, each read once."""
-
-    second: Second
-    intended: Histogram
-    service: Histogram
-    lag: Histogram
-
-    @property
-    def unanswered(self) -> int:
-        return self.second.counts.unresolved + self.second.counts.dropped
-
-    def missing(self, kind: str) -> int:
-        """Attempts that have no such latency, and would have had a long one; what was never sent has no lag."""
-        return {"intended": self.unanswered, "service": self.second.counts.unresolved, "lag": 0}[kind]
-
-
-class Reading(msgspec.Struct, frozen=True):
-    """All files of a run but its journals."""
-
-    run: Run
-    times: list[Times]
-    samples: list[Sample]
-    invariants: list[Judgement] | None
-
-
-def read_times(seconds: Iterable[Second]) -> list[Times]:
-    """Raises RunUnreadable where a histogram is none."""
-    return [
-        Times(second, *(_histogram(getattr(second.latencies, kind), second.at_s) for kind in KINDS))
-        for second in seconds
-    ]
-
-
-def _histogram(text: str, at_s: int) -> Histogram:
-    try:
-        return read(text)
-    except ValueError as error:
-        raise RunUnreadable(f"latencies of second {at_s}: {error}") from error
-
-
 def report(reading: Reading) -> Report:
     """Everything shown of one run."""
     run, seconds = reading.run, reading.times
-    length_s = stretch_length_s(max((one.second.at_s for one in seconds), default=0) + 1)
+    length_s = stretch_length_s(max((one.at_s + one.length_s for one in seconds), default=1))
     whole = _whole(seconds)
     counts = run.counts
     missing = {"intended": counts.unresolved + counts.dropped, "service": counts.unresolved, "lag": 0}
@@ -173,20 +130,14 @@ def report(reading: Reading) -> Report:
 
 def load_of(reading: Reading) -> LoadCurve:
     """Waiting against load, judged by the run's mark for p99."""
-    loads = [(one.second.at_s, one.second.counts.offered, one.unanswered, one.intended) for one in reading.times]
     marks = reading.run.scenario.get("marks")
     mark_ms = marks.get("p99_ms") if isinstance(marks, Mapping) else None
-    return load_curve(loads, reading.run.faults, mark_ms if isinstance(mark_ms, int | float) else None)
+    return load_curve(reading.times, reading.run.faults, mark_ms if isinstance(mark_ms, int | float) else None)
 
 
 def sustained_of(reading: Reading) -> float | None:
     """The largest load a run sustained (loadtest/report_load.py), attempts a second."""
     return load_of(reading).sustained
-
-
-def stretch_length_s(seconds: int) -> int:
-    """The shortest length of which a run of so many seconds has no more than STRETCHES_MAX."""
-    return next((length for length in LENGTHS_S if seconds <= length * STRETCHES_MAX), LENGTHS_S[-1])
 
 
 def _whole(seconds: Sequence[Times]) -> dict[str, Histogram]:
@@ -216,15 +167,15 @@ def _stretches(seconds: Sequence[Times], length_s: int) -> list[Stretch]:
     """Without gaps: a stretch in which nothing was offered is there too."""
     if not seconds:
         return []
-    last = max(one.second.at_s for one in seconds)
-    parts: dict[int, list[Times]] = {at: [] for at in range(0, last + 1, length_s)}
+    end_s = max(one.at_s + one.length_s for one in seconds)
+    parts: dict[int, list[Times]] = {at: [] for at in range(0, end_s, length_s)}
     for one in seconds:
-        parts[one.second.at_s // length_s * length_s].append(one)
-    return [_stretch(at_s, min(length_s, last + 1 - at_s), part) for at_s, part in parts.items()]
+        parts[one.at_s // length_s * length_s].append(one)
+    return [_stretch(at_s, min(length_s, end_s - at_s), part) for at_s, part in parts.items()]
 
 
 def _stretch(at_s: int, seconds: int, part: Sequence[Times]) -> Stretch:
-    counts = [one.second.counts for one in part]
+    counts = [one.counts for one in part]
     unresolved, dropped = sum(one.unresolved for one in counts), sum(one.dropped for one in counts)
     whole = _whole(part)
     return Stretch(
@@ -232,19 +183,11 @@ def _stretch(at_s: int, seconds: int, part: Sequence[Times]) -> Stretch:
         seconds=seconds,
         offered=sum(one.offered for one in counts) / seconds,
         started=sum(one.started for one in counts) / seconds,
-        completed=sum(one.second.completed_in for one in part) / seconds,
+        completed=sum(one.completed for one in part) / seconds,
         dropped=dropped / seconds,
         unresolved=unresolved / seconds,
-        outcomes={name: count / seconds for name, count in _summed(one.second.outcomes for one in part).items()},
+        outcomes={name: count / seconds for name, count in summed(one.outcomes for one in part).items()},
         intended=percentiles(whole["intended"], unresolved + dropped),
         service=percentiles(whole["service"], unresolved),
         lag=percentiles(whole["lag"], 0),
     )
-
-
-def _summed(counted: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for one in counted:
-        for name, count in one.items():
-            found[name] = found.get(name, 0) + count
-    return found

@@ -11,6 +11,7 @@ from html import escape
 
 LEFT, RIGHT, TOP, BOTTOM = 62, 16, 14, 28
 LETTER_PX = 6.6  # of the 12 px figures on an axis
+BOLD_PX = 7.2  # of names within a chart
 CLOCK_STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 86400)
 
 Points = Sequence[tuple[float, float | None]]
@@ -197,16 +198,22 @@ def level(plot: Plot, y: float, word: str, style: str) -> str:
     )
 
 
-def band(plot: Plot, start: float, end: float, word: str) -> str:
-    """A fault: a shaded stretch of time, at least two pixels wide, with its name at the top where there is room."""
-    low, high = plot.across(start), plot.across(end)
-    high = max(high, low + 2)
-    drawn = f'<path class="fault" d="M{low:.1f} {TOP}H{high:.1f}V{plot.floor}H{low:.1f}Z"/>'
-    if not word:
-        return drawn
-    left = low + 4 + len(word) * LETTER_PX > plot.end
-    x, anchor = (high - 4, "end") if left else (low + 4, "start")
-    return drawn + f'<text class="note bad" x="{x:.1f}" y="{TOP + 11}" text-anchor="{anchor}">{escape(word)}</text>'
+def bands(plot: Plot, stretches: Sequence[tuple[float, float, str]]) -> str:
+    """Faults: shaded stretches of time, at least two pixels wide, with their names at the top, in as many rows as it
+    takes for them not to lie upon each other; "" for none."""
+    drawn: list[str] = []
+    rows: list[float] = []  # where each row's last name ends
+    for start, end, word in sorted(stretches):
+        low, high = plot.across(start), plot.across(end)
+        high = max(high, low + 2)
+        drawn.append(f'<path class="fault" d="M{low:.1f} {TOP}H{high:.1f}V{plot.floor}H{low:.1f}Z"/>')
+        if word:
+            length = len(word) * BOLD_PX
+            x = max(LEFT + 2, min(low + 4, plot.width - length - 2))
+            row = next((at for at, taken in enumerate(rows) if taken < x), len(rows))
+            rows[row:] = [x + length + 6, *rows[row + 1 :]]
+            drawn.append(f'<text class="note bad" x="{x:.1f}" y="{TOP + 11 + 14 * row}">{escape(word)}</text>')
+    return "".join(drawn)
 
 
 def picture(plot: Plot, drawn: Iterable[str], title: str, told: str, style: str, hover: str = "") -> str:

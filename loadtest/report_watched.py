@@ -9,7 +9,7 @@ from loadtest.report_server import ServerPoint, ServerSeries
 from loadtest.report_svg import Plot, Points, axes, dots, line, linear, picture
 from loadtest.report_words import clock, ms, number
 
-FEW = 30  # points: so few are shown one by one
+FEW = 12  # points: so few are shown one by one
 
 
 class Quantity(NamedTuple):

@@ -76,7 +76,7 @@ def a_second(value: float) -> str:
 def percent(share: float) -> str:
     """With as many nines as it takes to be told from everything."""
     if share >= 1 or share <= 0:
-        return f"{max(0.0, min(share, 1.0)):.0%}"
+        return "100 %" if share >= 1 else "0 %"
     places = next((places for places in range(4) if abs(round(share, places + 2)) not in (0, 1)), 4)
     return f"{share * 100:.{max(places, 1)}f} %"
 

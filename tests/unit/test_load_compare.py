@@ -14,7 +14,7 @@ from loadtest.compare_noise import Coarse, Drawings, beyond, block_length, block
 from loadtest.histograms import added, read
 from loadtest.recorder import histogram_text
 from loadtest.report_files import compared, read_whole
-from loadtest.report_model import Reading
+from loadtest.report_times import Reading
 from loadtest.run_files import Fault
 
 PLAIN = Story(rate=lambda _: 40, seconds=60, capacity=900)

@@ -19,12 +19,13 @@ from loadtest.histograms import Histogram, added, highest_us, read
 from loadtest.recorder import histogram_text
 from loadtest.report_files import html, read_whole
 from loadtest.report_load import LoadPoint, knee_load, load_curve, sustained_load
-from loadtest.report_model import STRETCHES_MAX, Reading, report, stretch_length_s
+from loadtest.report_model import report
 from loadtest.report_server import recoveries, spent_s
 from loadtest.report_svg import Plot, area, axes, between, decades, line, linear, nines, times
 from loadtest.report_text import markdown
+from loadtest.report_times import JOINED_ABOVE_S, STRETCHES_MAX, Reading, read_times, stretch_length_s
 from loadtest.report_words import ms, number, percent, verdict_of
-from loadtest.run_files import DIGITS, HIGHEST_US, LOWEST_US, Fault, Mark, RunUnreadable, Sample
+from loadtest.run_files import DIGITS, HIGHEST_US, LOWEST_US, Fault, Mark, RunUnreadable, Sample, read_seconds
 
 HOSTILE = (
     "</script><script>document.title='pwned'</script><img src=x onerror=alert(1)>\" onmouseover=\"x` [a](http://e.vil)"
@@ -126,9 +127,23 @@ class TestModel:
         whole = added(one.intended for one in pair)
         at = made.stretches[5]
         assert (at.at_s, at.seconds) == (10, 2)
-        assert at.offered == sum(one.second.counts.offered for one in pair) / 2
+        assert at.offered == sum(one.counts.offered for one in pair) / 2
         assert at.intended.p99 == (whole.percentile_us(0.99) or 0) / 1000
-        assert at.outcomes["accepted"] == sum(one.second.outcomes.get("accepted", 0) for one in pair) / 2
+        assert at.outcomes["accepted"] == sum(one.outcomes.get("accepted", 0) for one in pair) / 2
+
+    def test_the_seconds_of_hours_are_joined_while_they_are_read(self, frozen: Reading, tmp_path: Path) -> None:
+        seconds = read_seconds(write_run(tmp_path / "r", Story(rate=lambda _: 30, seconds=20)))[:20]
+        late = JOINED_ABOVE_S - JOINED_ABOVE_S % 30
+        far = [msgspec.structs.replace(one, at_s=one.at_s + late) for one in seconds]
+        times = read_times([*seconds, *far])
+        assert [(one.at_s, one.length_s) for one in times] == [(0, 30), (late, 20)]
+        each = read_times(seconds)
+        assert [one.length_s for one in each] == [1] * 20
+        assert times[0].intended == added(one.intended for one in each)
+        assert times[0].counts.offered == sum(one.counts.offered for one in each)
+        made = report(Reading(frozen.run, times, [], None))
+        assert made.stretches[0].offered == times[0].counts.offered / 30
+        assert made.stretches[-1].offered == times[0].counts.offered / 20
 
     def test_the_length_of_a_stretch_is_one_a_clock_has(self) -> None:
         assert [stretch_length_s(seconds) for seconds in (1, 240, 241, 3600, 86_400)] == [1, 1, 2, 15, 600]
@@ -142,7 +157,7 @@ class TestModel:
 
     def test_faults_are_left_out_of_the_load_curve_and_their_end_is_found(self, frozen: Reading) -> None:
         made = report(frozen)
-        assert made.load.left_out == 8
+        assert made.load.left_out == 9
         assert made.recoveries[0].seconds == pytest.approx(1, abs=1)
 
     def test_a_run_of_nothing_is_a_report_of_nothing(self, tmp_path: Path) -> None:
@@ -271,8 +286,8 @@ class TestPictures:
 
     def test_a_share_is_never_rounded_to_everything(self) -> None:
         assert [percent(share) for share in (1, 0, 0.5, 0.9999, 0.99999)] == [
-            "100%",
-            "0%",
+            "100 %",
+            "0 %",
             "50.0 %",
             "99.99 %",
             "99.999 %",

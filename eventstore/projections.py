@@ -12,7 +12,7 @@ import sqlite3
 import struct
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import compress
@@ -284,14 +284,22 @@ class CampaignTally(msgspec.Struct, frozen=True):
 
 
 class CampaignCounters:
-    """How many vouchers of each campaign are redeemed and voided, in memory: counted anew after every start.
+    """How many vouchers of each campaign are redeemed and voided, in memory: counted after every start, from where
+    `applied` (op, campaign, how many took effect) ends: a snapshot, or the log's first batch.
 
     That counting takes at most `share_max` of the event loop's time, because tills come back at the same moment.
     """
 
-    def __init__(self, rest: Callable[[float], Awaitable[None]] = asyncio.sleep, share_max: float = 0.2) -> None:
+    def __init__(
+        self,
+        rest: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        share_max: float = 0.2,
+        applied: Iterable[tuple[int, int, int]] = (),
+    ) -> None:
         self._rest, self._rest_factor = rest, 1 / share_max - 1
         self._counts: Counter[tuple[int, ...]] = Counter()
+        for op, campaign, n in applied:
+            self._counts[op, campaign] += n
         self.has_caught_up = False  # the counts are of the whole log, up to what was appended just now
 
     async def apply(self, partition: int, batches: Sequence[Batch]) -> None:

@@ -25,7 +25,16 @@ from gateway.ids import RecentIds
 from gateway.lane import Lane, OnBatch
 from gateway.ledger import Ledger, add_ids_ahead, lost_since, recent_ids, use_ids
 from gateway.offline_codes import OfflineKeys
-from gateway.recovery import Fold, Folded, PartitionHalted, Recovered, fold_log, nothing_stored
+from gateway.recovery import (
+    NOTHING_COUNTED,
+    Counted,
+    Fold,
+    Folded,
+    PartitionHalted,
+    Recovered,
+    fold_log,
+    nothing_stored,
+)
 from gateway.redeem import Redeemer
 from gateway.reported import Reported
 from gateway.reversals import Reversals
@@ -269,11 +278,12 @@ async def open_core(
     now_ms: Callable[[], int] = wall_ms,
     shared: DeploymentLog | None = None,
     stored: Callable[[int], Awaitable[Folded | None]] = nothing_stored,
+    counted: Counted = NOTHING_COUNTED,
 ) -> Core:
     """Open the log, fold control, start every lane's recovery. Raises LogLocked, LogDamaged, FileNotFoundError.
 
     The log is the one in `data_dir`, or `shared`; then nobody else uses `data_dir`, and `close` closes it too. `stored`
-    gives a partition's state of not long ago where folding the whole log would take long.
+    gives a partition's state of not long ago where folding the whole log would take long, `counted` what was counted.
     """
     log = shared or SqliteLog.open(data_dir / LOG_FILE, observer.commit)
     control = Control(log, now_ms=now_ms, mint_tip=mint_tip)
@@ -296,8 +306,9 @@ async def open_core(
     recent, complete_since_ms = await recent_ids(log, now_ms())
     on_read = _rememberer(recent, now_ms) if shared else None
     follower = Follower(log, index, index.checkpoint, on_damage, on_read)
-    counters = CampaignCounters()
-    counting = Follower(log, counters, dict.fromkeys(range(log.partitions), EMPTY_HEAD), lambda damage: None)
+    counters = CampaignCounters(applied=counted.applied)
+    begins = {partition: counted.heads.get(partition, EMPTY_HEAD) for partition in range(log.partitions)}
+    counting = Follower(log, counters, begins, lambda damage: None)
     fatal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def on_batch(batch: Batch, seconds: float) -> None:

@@ -124,7 +124,10 @@ async def running(
             stack.push_async_callback(valkey.stop)
         own = stack.enter_context(own_directory(config))
         shared = await open_log(config, metrics.commit) if is_shared(config) else None
-        core = await open_core(own, keys, connect=connect, observer=metrics, shared=shared, stored=snapshots.stored)
+        counted = await snapshots.counted()
+        core = await open_core(
+            own, keys, connect=connect, observer=metrics, shared=shared, stored=snapshots.stored, counted=counted
+        )
         stack.push_async_callback(core.close)
         if own == directory:  # of several gateways on a shared log, the first keeps them for all
             core.watch(snapshots.keep())

@@ -22,7 +22,7 @@ more, and nobody takes it away from one that makes progress.
 
 import asyncio
 import enum
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from itertools import pairwise
 
 import msgspec
@@ -72,6 +72,16 @@ Fold = Callable[[int], Awaitable[Folded]]
 
 Raises LogDamaged, LogFailed, LogLost.
 """
+
+
+class Counted(msgspec.Struct, frozen=True):
+    """What took effect up to these heads: op, campaign, how many."""
+
+    heads: Mapping[int, Head]
+    applied: Sequence[tuple[int, int, int]]
+
+
+NOTHING_COUNTED = Counted({}, ())
 
 
 async def nothing_stored(partition: int) -> Folded | None:

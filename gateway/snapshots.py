@@ -24,10 +24,11 @@ from eventstore.events import CampaignPurged, decode_control
 from eventstore.log import CONTROL, LogDamaged, LogFailed, LogLost, LogReader, LogUnreadable
 from eventstore.snapshot import SNAPSHOT_FORMAT, Manifest, Refused, Why, check_owner, check_place
 from eventstore.snapshot_file import check_rows, join_rows, put_in_place, read_manifest, read_proven, remove_others
-from gateway.recovery import Folded
+from gateway.recovery import NOTHING_COUNTED, Counted, Folded
 from gateway.settings import Config
+from gateway.shared_logs import DeploymentReader
 from gateway.snapshot_making import Advance, SnapshotFailed, fold_parts, parts_of, slices_for
-from gateway.storage import DeploymentReader, open_log_reader
+from gateway.storage import open_log_reader
 from gateway.valkey_server import SEED_FILE
 
 DIRECTORY = "snapshots"
@@ -68,6 +69,22 @@ class Snapshots:
             return refused or await asyncio.to_thread(check_rows, self.directory, found) or found
         except OSError as error:
             return Refused(Why.UNREADABLE, str(error))
+
+    async def counted(self) -> Counted:
+        """What the newest has counted, where it is of this log. Raises FileNotFoundError, LogUnreadable, LogLost."""
+        found = self.on_disk()
+        if isinstance(found, Refused):
+            return NOTHING_COUNTED
+        reader = await open_log_reader(self._config)
+        try:
+            if check_owner(found, reader.meta.deployment_id, reader.partitions) or await _place(reader, found):
+                return NOTHING_COUNTED
+        except (LogDamaged, LogFailed):  # whoever opens it to write says so
+            return NOTHING_COUNTED
+        finally:
+            await reader.close()
+        heads = {partition: found.head(partition) for partition in found.heads}
+        return Counted(heads, [(op, campaign, n) for _, op, campaign, n in found.applied])
 
     async def write(self, base: Manifest | None, *, nice: int = 0, advance: Advance = lambda batches: None) -> Manifest:
         """Make one of everything the log holds now, on top of `base`, or from the log's first batch.

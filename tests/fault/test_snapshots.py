@@ -14,16 +14,17 @@ from pathlib import Path
 import msgspec
 import pytest
 from cli_world import tillgate
-from core_world import offer, until, wall_ms
+from core_world import new_id, offer, until, wall_ms
 from private_valkey import short_directory
 from stream_world import Site, config_for, site
 
-from eventstore.events import CampaignClosed, CampaignCreated
+from eventstore.events import REDEEM, REVERSE, CampaignClosed, CampaignCreated
+from eventstore.projections import CampaignTally
 from eventstore.snapshot import Manifest, Refused, Why
 from eventstore.sqlite_file import open_reader
 from gateway.core import LOG_FILE
 from gateway.main import running
-from gateway.messages import Redeem, Verdict
+from gateway.messages import Redeem, Reverse, Verdict
 from gateway.snapshots import DIRECTORY, Snapshots
 from gateway.storage import open_log_reader
 
@@ -181,6 +182,26 @@ def _killed_when_it_writes(command: list[str], directory: Path, moment: float) -
             time.sleep(0.002)
         time.sleep(moment)  # how far it gets is chance; wherever it is must do
         os.killpg(writer.pid, signal.SIGKILL)
+
+
+async def test_campaigns_are_counted_on_from_the_snapshot(directory: Path) -> None:
+    async with site(directory) as here:
+        scans = await redeem(here, 10)
+        async with here.till(1) as till:
+            await till.reverse(Reverse(new_id(), scans[0].redemption_id, wall_ms()))
+    manifest = await snapshots_of(directory).write(None)
+    assert sorted(manifest.applied) == [(0, REDEEM, 1, 10), (0, REVERSE, 1, 1)]
+    async with site(directory) as here:
+        await redeem(here, 5, "r2")
+        head = await here.w.core.log.head(0)
+        await here.w.core.counting.wait_until(0, head.seq)
+        assert here.w.core.counters.tallies()[1] == CampaignTally(redeemed=14, reversed=1, voided=0)
+        assert (await snapshots_of(directory).counted()).heads == {0: manifest.head(0)}
+    content = (directory / DIRECTORY / "snapshot.json").read_bytes()
+    (directory / DIRECTORY / "snapshot.json").write_bytes(content[:-9])
+    async with site(directory) as here:
+        await here.w.core.counting.wait_until(0, head.seq)
+        assert here.w.core.counters.tallies()[1] == CampaignTally(redeemed=14, reversed=1, voided=0)
 
 
 async def test_a_kill_while_it_is_written_leaves_the_one_before(directory: Path) -> None:

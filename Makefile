@@ -47,6 +47,16 @@ alerts-live: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/tillgate bench
 
+# Whether a scan costs the same after ten thousand redemptions and after ten million; the last size writes 3 GB and takes
+# some minutes. A few of them: make bench-sizes SIZES=10000,1000000
+SIZES ?= 10000,100000,1000000,10000000
+bench-sizes: $(INSTALLED)
+	$(BIN)/python -m loadtest.bench_sizes --sizes $(SIZES)
+
+# What a million redeemed vouchers take in Valkey, in the log and in the index.
+bench-bytes: $(INSTALLED)
+	$(BIN)/python -m gateway.state_bench
+
 # A scenario from Locust, against a gateway of its own: make load-locust SCENARIO=mixed WORKERS=2. Against yours, with
 # TILLGATE_ADMIN_TOKEN in the environment: make load-locust LOCUST="--host http://gateway:8080". The same with its web
 # page: the line below without --headless.

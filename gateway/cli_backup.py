@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from eventstore.copying import Copied
     from eventstore.log import LogReader
     from eventstore.sqlite_file import SqliteReader
-    from gateway.storage import DeploymentReader
+    from gateway.shared_logs import DeploymentReader
 
 T = TypeVar("T")
 _file = click.argument("file", type=click.Path(path_type=Path, dir_okay=False))

@@ -16,7 +16,7 @@ from gateway.cli_session import data_directory, loaded, takes_data
 
 if TYPE_CHECKING:
     from eventstore.log import Batch
-    from gateway.storage import DeploymentReader
+    from gateway.shared_logs import DeploymentReader
 
 READ_BATCHES = 500  # log rows at a time; the reader bounds their bytes
 FOLLOW_SECONDS = 0.2  # how far `tail --follow` is behind

@@ -33,15 +33,15 @@ Row = dict[str, Any]
     "key_file",
     metavar="KEYFILE",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    help="Make nothing new: serve the log in PostgreSQL from here too, with a copy of its key file.",
+    help="Make nothing new: serve the log on servers from here too, with a copy of its key file.",
 )
 @takes_data
 @prints_results
 def init(partitions: int, key_file: Path | None, data_dir: str | None, as_json: bool) -> None:
     """Create a data directory: code keys, an empty log, and the first admin token.
 
-    The log is a file in the directory, or the PostgreSQL database that log.url (TILLGATE_LOG__URL) names; that one can
-    be served from many machines, each with a directory of its own.
+    The log is a file in the directory, or on the servers that log.url (TILLGATE_LOG__URL) names, PostgreSQL or NATS
+    JetStream; then it can be served from many machines, each with a directory of its own.
 
     \b
     tillgate init --data /var/lib/tillgate
@@ -83,7 +83,7 @@ async def _made(config: "Config", partitions: int, key_file: Path | None) -> "De
     now_ms = time.time_ns() // 1_000_000
     if not is_shared(config):
         if key_file is not None:
-            raise Fault("--join is for a log in PostgreSQL: set log.url (TILLGATE_LOG__URL)", EXIT_USAGE)
+            raise Fault("--join is for a log on servers: set log.url (TILLGATE_LOG__URL)", EXIT_USAGE)
         return await initialise(Path(config.data_dir), partitions, now_ms)
     from gateway.deployment_shared import initialise_shared, join_shared
 

@@ -16,6 +16,8 @@ from urllib.parse import parse_qs, urlsplit
 import msgspec
 from msgspec import Meta
 
+from eventstore.jetstream_url import SCHEMES as NATS_SCHEMES
+from eventstore.jetstream_url import place_of
 from gateway.settings import SQLITE, Config
 from gateway.toml_lines import lines_of
 
@@ -25,6 +27,7 @@ NOT_SETTINGS = frozenset(
     {FILE_VARIABLE, "TILLGATE_URL", "TILLGATE_TOKEN_FILE"}
 )  # for the command line, not for a gateway
 POSTGRES_SCHEMES = ("postgresql", "postgres")
+_NO_URL = "it is no URL. Write for example postgresql://tillgate@db.example/tillgate"
 VALKEY_SCHEMES = ("redis", "rediss", "unix")
 PRIVATE_HOSTS = ("127.0.0.1", "::1", "localhost")
 
@@ -246,17 +249,26 @@ def _log_faults(config: Config, origins: Mapping[str, str]) -> list[str]:
                 f"{workers} share the log in SQLite (log.url). Set log.url = 'postgresql://...', or workers = 1"
             )
         return faults
-    try:
-        parts = urlsplit(url)
-        if parts.scheme not in POSTGRES_SCHEMES or not parts.path.strip("/"):
-            return [f"{where}: it is neither sqlite nor postgresql://user@host:5432/database. Mend the URL"]
-    except ValueError:
-        return [f"{where}: it is no URL. Write for example postgresql://tillgate@db.example/tillgate"]
-    if parts.password is not None or "password" in parse_qs(parts.query):
-        return [f"{where}: it has a password in it. Put the password in a file and name that in log.password_file"]
+    if (why := _place_fault(url)) is not None:
+        return [f"{where}: {why}"]
     if config.workers > 1 and not config.valkey.url:
         return [f"{workers} share a private Valkey. Set valkey.url to one that runs by itself, or workers = 1"]
     return []
+
+
+def _place_fault(url: str) -> str | None:
+    try:
+        if url.partition("://")[0] in NATS_SCHEMES:
+            place_of(url)
+            return None
+        parts = urlsplit(url)
+    except ValueError as error:
+        return f"{error}. Mend the URL" if url.partition("://")[0] in NATS_SCHEMES else _NO_URL
+    if parts.scheme not in POSTGRES_SCHEMES or not parts.path.strip("/"):
+        return "it is none of sqlite, postgresql://user@host:5432/database, nats://host:4222/name. Mend the URL"
+    if parts.password is not None or "password" in parse_qs(parts.query):
+        return "it has a password in it. Put the password in a file and name that in log.password_file"
+    return None
 
 
 def is_private(host: str) -> bool:

@@ -1,4 +1,4 @@
-"""A deployment whose log is in PostgreSQL: made there with its first events at once, or joined by one more machine.
+"""A deployment whose log is on servers: made there with its first events at once, or joined by one more machine.
 
 The keys and the admin token are on disk before the log exists, because a log without its keys is worth nothing. A
 marker with the deployment's id lies beside them until the log is there too: after a crash the same call goes on, and
@@ -13,14 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from eventstore.events import decode_control
-from eventstore.log import CONTROL, LogReader, Meta
-from eventstore.postgres_log import PostgresLog
-from eventstore.postgres_server import Connect, PostgresReader, connector, read_meta
+from eventstore.log import CONTROL, LOG_FORMAT, LogReader, Meta
 from gateway.deployment import TOKEN_FILE, AlreadyInitialised, Deployment, first_batch, new_token, open_new
 from gateway.directory import Directory
 from gateway.keyfile import KEY_FILE, KeyFault, KeyFile, parse, sync_directory, write_new
 from gateway.settings import Config
-from gateway.storage import password_of
+from gateway.shared_logs import SharedLog, shared_log
 
 MARKER = "init.shared"
 READ_BATCHES = 500
@@ -28,19 +26,19 @@ READ_BATCHES = 500
 
 async def initialise_shared(config: Config, partitions: int, now_ms: int) -> Deployment:
     """Make a deployment. Raises AlreadyInitialised, KeyFault, LogUnfit, LogLost, OSError."""
-    directory, connect = Path(config.data_dir), connector(config.log.url, password_of(config))
+    directory, log = Path(config.data_dir), shared_log(config)
     with _locked(directory):
         _refuse_foreign(directory, MARKER)
         marker = directory / MARKER
         deployment_id = marker.read_text() if marker.exists() else secrets.token_hex(16)
-        meta = await _found(connect)
+        meta = await _found(log)
         if meta is not None and meta.deployment_id != deployment_id:
             raise AlreadyInitialised(
-                f"the database holds the log of deployment {meta.deployment_id}: name an empty one, or join that one "
+                f"log.url names the log of deployment {meta.deployment_id}: name an empty place, or join that one "
                 "from here with `tillgate init --join KEYFILE`"
             )
         if meta is None:
-            await _make(directory, connect, deployment_id, partitions, now_ms)
+            await _make(directory, log, deployment_id, partitions, now_ms)
         marker.unlink(missing_ok=True)
         sync_directory(directory)
     return Deployment(deployment_id, partitions, directory / TOKEN_FILE, directory / KEY_FILE)
@@ -55,7 +53,7 @@ async def join_shared(config: Config, keys: bytes) -> Deployment:
     brought = parse(keys, "the key file")
     with _locked(directory):
         _refuse_foreign(directory, None)
-        reader = await PostgresReader.open(connector(config.log.url, password_of(config)))
+        reader = await shared_log(config).reader()
         try:
             lost = (await _live_keys(reader)) - brought.keys.keys()
         finally:
@@ -90,14 +88,14 @@ def _refuse_foreign(directory: Path, marker: str | None) -> None:
         raise AlreadyInitialised(f"{directory} is not empty (it has {found[0]}): name a new directory")
 
 
-async def _found(connect: Connect) -> Meta | None:
+async def _found(log: SharedLog) -> Meta | None:
     try:
-        return await read_meta(connect)
+        return await log.meta()
     except FileNotFoundError:
         return None
 
 
-async def _make(directory: Path, connect: Connect, deployment_id: str, partitions: int, now_ms: int) -> None:
+async def _make(directory: Path, log: SharedLog, deployment_id: str, partitions: int, now_ms: int) -> None:
     if not (directory / MARKER).exists():
         write_new(directory / MARKER, deployment_id.encode())
     (directory / KEY_FILE).parent.mkdir(mode=0o700, exist_ok=True)
@@ -106,9 +104,9 @@ async def _make(directory: Path, connect: Connect, deployment_id: str, partition
     keys = key_file.load() if key_file.path.exists() else key_file.create()
     first = first_batch(keys, new_token(directory), deployment_id, partitions, now_ms)
     try:
-        await PostgresLog.create(connect, partitions, deployment_id, now_ms, [first])
+        await log.create(Meta(LOG_FORMAT, partitions, deployment_id, now_ms), [first])
     except FileExistsError:
-        raise AlreadyInitialised("somebody else has just made a log in this database") from None
+        raise AlreadyInitialised("somebody else has just made a log there") from None
 
 
 async def _live_keys(reader: LogReader) -> set[int]:

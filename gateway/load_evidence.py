@@ -34,7 +34,8 @@ from gateway.embedded import endpoint_of
 from gateway.keyfile import read_secret
 from gateway.proof import connected, live_hashes, live_head
 from gateway.settings import Config
-from gateway.storage import LOG_FILE, DeploymentReader, is_shared, open_log_reader
+from gateway.shared_logs import DeploymentReader
+from gateway.storage import LOG_FILE, is_shared, open_log_reader
 
 if TYPE_CHECKING:
     from loadtest.evidence import Answered, Control, Held, Indexed, Stored, Totals

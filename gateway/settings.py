@@ -46,13 +46,13 @@ class ValkeyConfig(msgspec.Struct, frozen=True):
 
 
 class LogConfig(msgspec.Struct, frozen=True):
-    """Where the event log is: one file that one gateway holds, or a PostgreSQL database that several share."""
+    """Where the event log is: one file that one gateway holds, or a PostgreSQL database or NATS that several share."""
 
     url: Annotated[
         str,
         Meta(
             min_length=1,
-            description="sqlite, or a URL: postgresql://user@host:5432/database",
+            description="sqlite, or a URL: postgresql://user@host:5432/database, nats://host:4222/name",
             examples=["postgresql://tillgate@db.example/tillgate"],
         ),
     ] = SQLITE

@@ -5,24 +5,17 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
 
-from eventstore.log import DeploymentLog, LogLocked, LogReader, Meta
+from eventstore.log import DeploymentLog, LogLocked
 from eventstore.sqlite_file import open_reader
 from eventstore.sqlite_log import SqliteLog
-from gateway.keyfile import KEY_FILE, read_secret
+from gateway.keyfile import KEY_FILE
 from gateway.settings import SQLITE, Config
+from gateway.shared_logs import DeploymentReader, shared_log
 
 LOG_FILE = "log.db"
 LOCK_FILE = "gateway.lock"
 GATEWAYS_MAX = 64  # on one data directory: as many as there may be workers
-
-
-class DeploymentReader(LogReader, Protocol):
-    """A LogReader that knows whose log it is."""
-
-    @property
-    def meta(self) -> Meta: ...
 
 
 def is_shared(config: Config) -> bool:
@@ -39,25 +32,14 @@ async def open_log(config: Config, on_commit: Callable[[float, int], None]) -> D
     """The log, for appending. Raises FileNotFoundError, LogLocked, LogUnreadable, LogUnfit, LogLost, KeyFault."""
     if not is_shared(config):
         return SqliteLog.open(Path(config.data_dir) / LOG_FILE, on_commit)
-    from eventstore.postgres_log import PostgresLog
-    from eventstore.postgres_server import connector
-
-    return await PostgresLog.open(connector(config.log.url, password_of(config)), on_commit)
+    return await shared_log(config).open(on_commit)
 
 
 async def open_log_reader(config: Config) -> DeploymentReader:
     """The log, for reading beside whoever writes it. Raises as `open_log`, but never LogLocked."""
     if not is_shared(config):
         return open_reader(Path(config.data_dir) / LOG_FILE)
-    from eventstore.postgres_server import PostgresReader, connector
-
-    return await PostgresReader.open(connector(config.log.url, password_of(config)))
-
-
-def password_of(config: Config) -> str | None:
-    """Of the log's server. Raises KeyFault."""
-    name = config.log.password_file
-    return read_secret(Path(name)).decode().strip() if name else None
+    return await shared_log(config).reader()
 
 
 @contextmanager

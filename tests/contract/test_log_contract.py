@@ -18,6 +18,7 @@ from eventstore.sqlite_log import SqliteLog
 from eventstore.verify import verify
 
 if TYPE_CHECKING:
+    from private_nats import NatsServers
     from private_postgres import PostgresServer
 
 PARTITIONS = 3
@@ -36,7 +37,15 @@ async def postgres_log(url: str) -> EventLog:
     return await PostgresLog.open(connector(url, None))
 
 
-@pytest.fixture(params=["memory", "sqlite", "postgres"])
+async def jetstream_log(servers: "NatsServers") -> EventLog:
+    from eventstore.jetstream_log import JetStreamLog
+
+    place = servers.place()
+    await JetStreamLog.create(place, None, PARTITIONS, "contract", 1)
+    return await JetStreamLog.open(place, None)
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres", "jetstream"])
 async def log(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[EventLog]:
     opened: EventLog
     match request.param:
@@ -44,6 +53,8 @@ async def log(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[E
             opened = MemoryLog(PARTITIONS)
         case "sqlite":
             opened = sqlite_log(tmp_path)
+        case "jetstream":
+            opened = await jetstream_log(request.getfixturevalue("nats"))
         case _:
             opened = await postgres_log(await request.getfixturevalue("postgres").emptied())
     yield opened
@@ -228,6 +239,19 @@ def test_sqlite_does_what_the_model_does(runs: list[list[Batch]]) -> None:
 def test_postgres_does_what_the_model_does(postgres: "PostgresServer", runs: list[list[Batch]]) -> None:
     async def compared() -> tuple[list[object], list[object]]:
         shared = await postgres_log(await postgres.emptied())
+        told = await outcomes_of(shared, runs)
+        await shared.close()
+        return told, await outcomes_of(MemoryLog(1), runs)
+
+    told, model = asyncio.run(compared())
+    assert told == model
+
+
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(runs=RUNS)
+def test_jetstream_does_what_the_model_does(nats: "NatsServers", runs: list[list[Batch]]) -> None:
+    async def compared() -> tuple[list[object], list[object]]:
+        shared = await jetstream_log(nats)
         told = await outcomes_of(shared, runs)
         await shared.close()
         return told, await outcomes_of(MemoryLog(1), runs)

@@ -22,9 +22,10 @@ pytest.importorskip("asyncpg", reason="the package asyncpg is not installed (ext
 from shared_world import Running, Site, load, new_site, tills, until
 
 from eventstore.events import APPLIED, REDEEM, iter_records
-from eventstore.postgres_server import PostgresReader, connector
 from eventstore.verify import verify
 from gateway.client import Client
+from gateway.settings import Config, LogConfig
+from gateway.shared_logs import DeploymentReader, shared_log
 
 if TYPE_CHECKING:
     from private_postgres import PostgresServer
@@ -35,9 +36,18 @@ async def site(postgres: "PostgresServer", valkey_endpoint: str, tmp_path: Path)
     return new_site(tmp_path / "first", await postgres.emptied(), valkey_endpoint)
 
 
+@pytest.fixture(params=["postgres", "jetstream"])
+async def any_site(request: pytest.FixtureRequest, valkey_endpoint: str, tmp_path: Path) -> Site:
+    if request.param == "postgres":
+        url = await request.getfixturevalue("postgres").emptied()
+    else:
+        url = request.getfixturevalue("nats").url()
+    return new_site(tmp_path / "first", url, valkey_endpoint)
+
+
 @asynccontextmanager
-async def log_of(site: Site) -> AsyncIterator[PostgresReader]:
-    reader = await PostgresReader.open(connector(site.environment["TILLGATE_LOG__URL"], None))
+async def log_of(site: Site) -> AsyncIterator[DeploymentReader]:
+    reader = await shared_log(Config(log=LogConfig(url=site.environment["TILLGATE_LOG__URL"]))).reader()
     try:
         yield reader
     finally:
@@ -81,7 +91,8 @@ def test_a_crash_while_a_deployment_is_made_is_finished_by_the_same_call(site: S
     assert not (site.data / "init.shared").exists()
 
 
-async def test_any_gateway_answers_any_till_and_a_pause_binds_at_all_of_them(site: Site) -> None:
+async def test_any_gateway_answers_any_till_and_a_pause_binds_at_all_of_them(any_site: Site) -> None:
+    site = any_site
     with site.serving() as one, site.serving() as two:
         await site.furnish(one.url, 2, 4)
         async with tills(2, [one.url]) as (first, second):
@@ -110,8 +121,9 @@ async def test_any_gateway_answers_any_till_and_a_pause_binds_at_all_of_them(sit
     assert set((await accepted_in_log(site)).values()) == {1}
 
 
-async def test_a_gateway_that_was_paused_is_refused_by_the_chain(site: Site) -> None:
+async def test_a_gateway_that_was_paused_is_refused_by_the_chain(any_site: Site) -> None:
     """Paused in the middle of its claims, Valkey wiped meanwhile: what it then wants to append joins nothing."""
+    site = any_site
     with site.serving() as zombie, site.serving() as living:
         await site.furnish(zombie.url, 6, 4000)
         over = asyncio.Event()

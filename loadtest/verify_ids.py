@@ -77,14 +77,16 @@ class Ids:
         sends: dict[bytes, int] = {}
         first: dict[bytes, Tried] = {}
         for attempt in tried_rows(tried):
+            op, told = attempt.op, attempt.told
             rows: Sequence[Logged] = by_id.get(attempt.redemption_id, ())
-            if attempt.op and attempt.was_sent:
+            if op and attempt.was_sent:
                 sends[attempt.redemption_id] = sends.get(attempt.redemption_id, 0) + attempt.sends
-            if attempt.told is not None and (attempt.op or attempt.is_lookup):
-                self._check_told(attempt, rows)
-            self._check_outcome(attempt, rows)
-            self._check_twin(attempt, first)
-            if attempt.number in self._asked and attempt.op == REDEEM:
+            if told is not None and (op or attempt.is_lookup):
+                self._check_told(attempt, op, told, rows)
+            if op:
+                self._check_outcome(attempt, op, told, rows)
+            self._check_twin(attempt, op, told, first)
+            if attempt.number in self._asked and op == REDEEM:
                 self.expected.append(_expected(attempt, rows, self._reversed))
         for redemption_id, rows in by_id.items():
             self._check_asked_for(redemption_id, rows, sends.get(redemption_id, 0))
@@ -93,20 +95,21 @@ class Ids:
 
     # --- L2 ---
 
-    def _check_told(self, attempt: Tried, rows: Sequence[Logged]) -> None:
+    def _check_told(self, attempt: Tried, op: int, told: str, rows: Sequence[Logged]) -> None:
         self.answers += 1
-        self.accepted += attempt.told == "accepted" and attempt.op == REDEEM
-        if attempt.place is None:
+        self.accepted += told == "accepted" and op == REDEEM
+        place = attempt.place
+        if place is None:
             self.unplaced += 1
             yes = [row for row in rows if row.verdict in (APPLIED, REPEATED)]
-            if attempt.told == "accepted" and attempt.op and not yes:
+            if told == "accepted" and op and not yes:
                 self._not_there(attempt, "told no position", rows)
             return
-        row = next((row for row in rows if row.place == attempt.place), None)
+        row = next((row for row in rows if row.place == place), None)
         if row is None:
-            self._not_there(attempt, f"told {at(attempt.place)}", rows)
-        elif why := self._misfit(attempt, row):
-            text = f"{_who(attempt)} was told {attempt.told} at {at(row.place)}, where {why}"
+            self._not_there(attempt, f"told {at(place)}", rows)
+        elif why := self._misfit(attempt, op, told, row):
+            text = f"{_who(attempt)} was told {told} at {at(row.place)}, where {why}"
             self.told.add((attempt.intended_us, attempt.number), text)
 
     def _not_there(self, attempt: Tried, where: str, rows: Sequence[Logged]) -> None:
@@ -114,37 +117,36 @@ class Ids:
         text = f"{_who(attempt)} was told {attempt.told} ({where}), but the log {found}"
         self.told.add((attempt.intended_us, attempt.number), text)
 
-    def _misfit(self, attempt: Tried, row: Logged) -> str:
+    def _misfit(self, attempt: Tried, op: int, told: str, row: Logged) -> str:
         """Why this record is not what was told; empty: it is."""
-        if attempt.op and row.op != attempt.op:
+        if op and row.op != op:
             return "the log has another op"
-        if attempt.op and row.terminal != attempt.terminal:
+        if op and row.terminal != attempt.terminal:
             return f"the log names terminal {row.terminal}, and it was asked at {attempt.terminal}"
         both = attempt.campaign and row.campaign
         if both and (row.campaign, row.serial) != (attempt.campaign, attempt.serial):
             return f"the log names {named(row.campaign, row.serial)}"
-        if not _says(row, self._reversed, attempt.told):
+        if not _says(row, self._reversed, told):
             return f"the log says {word(row.verdict)}"
         return ""
 
     # --- L9 ---
 
-    def _check_outcome(self, attempt: Tried, rows: Sequence[Logged]) -> None:
-        if not attempt.op:
-            return
-        own = [row for row in rows if row.op == attempt.op and _same_voucher(attempt, row)]
-        effects = [row for row in own if row.verdict in (APPLIED, TOMBSTONED)]
+    def _check_outcome(self, attempt: Tried, op: int, told: str | None, rows: Sequence[Logged]) -> None:
         self.retried += attempt.sends > 1
-        if attempt.told is None:
+        if told in ("accepted", "reversed", "conflict"):
+            return
+        own = [row for row in rows if row.op == op and _same_voucher(attempt, row)]
+        effects = [row for row in own if row.verdict in (APPLIED, TOMBSTONED)]
+        if told is None:
             if not attempt.was_sent:
                 return  # L3's
             self.open_accepted += bool(effects)
             self.open_refused += bool(own) and not effects
             self.open_absent += not own
             return
-        no = attempt.told not in ("accepted", "reversed", "conflict")
-        if no and effects and (attempt.sends > 1 or attempt.place is None or effects[0].place < attempt.place):
-            text = f"{_who(attempt)} was told {attempt.told}, but took effect at {at(effects[0].place)}"
+        if effects and (attempt.sends > 1 or attempt.place is None or effects[0].place < attempt.place):
+            text = f"{_who(attempt)} was told {told}, but took effect at {at(effects[0].place)}"
             self.unknown.add((attempt.intended_us, attempt.number), text)
 
     # --- L3 ---
@@ -169,6 +171,8 @@ class Ids:
 
     def _check_stable(self, redemption_id: bytes, rows: Sequence[Logged]) -> None:
         """The log's records of one id."""
+        if len(rows) == 1 and rows[0].verdict != REPEATED:
+            return
         effect: Logged | None = None
         last: dict[tuple[int, bytes], Logged] = {}
         for row in rows:
@@ -192,15 +196,16 @@ class Ids:
                 self.stable.add((row.at_ms, *row.place), text)
             last[row.op, row.claim_id] = row
 
-    def _check_twin(self, attempt: Tried, first: dict[bytes, Tried]) -> None:
+    def _check_twin(self, attempt: Tried, op: int, told: str | None, first: dict[bytes, Tried]) -> None:
         """Answers that tills were told to the same id."""
         order = (attempt.intended_us, attempt.number)
         if attempt.answers_differ:
-            text = f"{_who(attempt)} was told {attempt.told} and, when it was sent again, something else"
-            self.stable.add(order, text)
-        if not attempt.op or attempt.told is None:
+            self.stable.add(order, f"{_who(attempt)} was told {told} and, when it was sent again, something else")
+        if not op or told is None:
             return
         other = first.setdefault(attempt.redemption_id, attempt)
+        if other is attempt:
+            return
         same = (other.kind, other.terminal, other.campaign, other.serial)
         if same != (attempt.kind, attempt.terminal, attempt.campaign, attempt.serial):
             return  # another body: refused as a reused id

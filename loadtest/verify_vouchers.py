@@ -18,6 +18,7 @@ from loadtest.verify_rows import (
     BUCKETS,
     CONFLICT,
     IMPORT,
+    NOWHERE,
     REDEEM,
     REVERSE,
     TOMBSTONED,
@@ -25,6 +26,7 @@ from loadtest.verify_rows import (
     Buckets,
     Faults,
     Logged,
+    Place,
     at,
     logged_rows,
     named,
@@ -52,14 +54,14 @@ class Life:
         self.holder: tuple[bytes, Logged] | None = None  # R or V
         self.settled: list[tuple[bytes, bytes]] = []  # claim id, entry
         self.value: bytes = b""  # of an imported code
-        self.newest = (0, 0, 0)
+        self.newest: Logged | None = None  # the record that changed it last
 
     def held(self) -> bytes:
         """What Valkey must hold."""
         if self.value:
             return self.value
-        holder = [_entry(self.holder[0], self.holder[1], self.holder[1])] if self.holder else []
-        return b"".join([*holder, *(entry for _, entry in self.settled)])
+        holder = _entry(self.holder[0], self.holder[1], self.holder[1]) if self.holder else b""
+        return holder + b"".join([entry for _, entry in self.settled]) if self.settled else holder
 
 
 def _entry(kind: bytes, claim: Logged, made: Logged) -> bytes:
@@ -114,7 +116,7 @@ class Vouchers:
             if life is None:
                 life = lives[subject] = Life(row.partition)
             self._apply(life, row)
-            life.newest = row.place
+            life.newest = row
         self._count(lives)
         if self._with_valkey:
             self._compare_held(lives, held)
@@ -151,12 +153,15 @@ class Vouchers:
 
     def _accept(self, life: Life, row: Logged) -> None:
         self.accepted += 1
-        who = f"{_whose(row)}: redemption {row.redemption_id.hex()} was accepted at {at(row.place)}"
         if life.holder is not None:
-            self.twice.add((row.at_ms, *row.place), f"{who} while {_standing(life.holder)}")
-        elif any(claim_id == row.claim_id for claim_id, _ in life.settled):
-            self.twice.add((row.at_ms, *row.place), f"{who}, though it had been taken back before")
+            self._accepted_twice(row, f"while {_standing(life.holder)}")
+        elif life.settled and any(claim_id == row.claim_id for claim_id, _ in life.settled):
+            self._accepted_twice(row, "though it had been taken back before")
         life.holder = b"R", row
+
+    def _accepted_twice(self, row: Logged, why: str) -> None:
+        who = f"{_whose(row)}: redemption {row.redemption_id.hex()} was accepted at {at(row.place)}"
+        self.twice.add((row.at_ms, *row.place), f"{who}, {why}" if why.startswith("though") else f"{who} {why}")
 
     def _take_back(self, life: Life, row: Logged) -> None:
         self.reversed += 1
@@ -171,23 +176,28 @@ class Vouchers:
     # --- L10 ---
 
     def _count(self, lives: Mapping[Subject, Life]) -> None:
-        for (campaign, serial), life in lives.items():
+        for (campaign, _), life in lives.items():
             if not campaign:
                 self.codes += 1
                 number, its_serial = _CODE.unpack(life.value)
-                self._check_issued(number, its_serial, life, "a code of it was imported")
+                if not self._is_issued(number, its_serial):
+                    self._never_issued(number, its_serial, life, "a code of it was imported")
                 continue
             self.vouchers += 1
             if life.holder is not None:
                 kind = self.redeemed if life.holder[0] == b"R" else self.voided
                 kind[campaign] += 1
-                self._check_issued(campaign, int.from_bytes(serial, "big"), life, _standing(life.holder))
+                its_serial = life.holder[1].serial
+                if not self._is_issued(campaign, its_serial):
+                    self._never_issued(campaign, its_serial, life, _standing(life.holder))
 
-    def _check_issued(self, campaign: int, serial: int, life: Life, why: str) -> None:
+    def _is_issued(self, campaign: int, serial: int) -> bool:
         starts, ends = self._issued.get(campaign, ((), ()))
         found = bisect.bisect_right(starts, serial)
-        if not (found and serial < ends[found - 1]):
-            self.conserved.add(life.newest, f"{named(campaign, serial)} was never issued, and {why}")
+        return found > 0 and serial < ends[found - 1]
+
+    def _never_issued(self, campaign: int, serial: int, life: Life, why: str) -> None:
+        self.conserved.add(_changed(life), f"{named(campaign, serial)} was never issued, and {why}")
 
     # --- L4 ---
 
@@ -196,10 +206,10 @@ class Vouchers:
         self.held += len(theirs)
         for subject in lives.keys() | theirs.keys():
             life = lives.get(subject)
-            ours = (life.partition, life.held()) if life is not None and life.held() else None
+            value = life.held() if life is not None else b""
+            ours = (life.partition, value) if life is not None and value else None
             if ours != theirs.get(subject) and not self._is_purged(subject, ours or theirs.get(subject)):
-                order = life.newest if life is not None else (0, 0, 0)
-                self.state.add(order, _difference(subject, life, ours, theirs.get(subject)))
+                self.state.add(_changed(life), _difference(subject, life, ours, theirs.get(subject)))
 
     def _is_purged(self, subject: Subject, held: tuple[int, bytes] | None) -> bool:
         campaign = subject[0] or (int.from_bytes(held[1][:4], "big") if held else 0)
@@ -215,7 +225,7 @@ def _difference(
         who = named(subject[0], int.from_bytes(subject[1], "big"))
     elif ours is not None:
         who = f"the code of {named(*_CODE.unpack(ours[1]))}"
-    where = f", last changed at {at(life.newest)}" if life is not None else ""
+    where = f", last changed at {at(_changed(life))}" if life is not None else ""
     return f"{who}{where}: the log makes it {_in_words(ours)}, Valkey holds {_in_words(theirs)}"
 
 
@@ -265,6 +275,10 @@ def overlap(campaign: Campaign) -> tuple[int, int] | None:
         if first + count > second:
             return first, second
     return None
+
+
+def _changed(life: Life | None) -> Place:
+    return life.newest.place if life is not None and life.newest is not None else NOWHERE
 
 
 def _whose(row: Logged) -> str:

@@ -9,6 +9,7 @@ processes) is done in threads. A run that is broken off is judged void and writt
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from http.client import HTTPException
 from pathlib import Path
 
 import msgspec
@@ -70,7 +71,7 @@ class Conductor:
         except asyncio.CancelledError:
             self._void.append(BROKEN_OFF)
             await self._stop()
-        except (GatewayFailed, CrewLost) as error:
+        except (GatewayFailed, CrewLost, OSError, HTTPException) as error:
             self._void.append(f"{BROKEN_OFF}: {error}")
             await self._stop()
         finally:
@@ -153,7 +154,7 @@ class Conductor:
         try:
             async with asyncio.timeout(settle_s + 10):
                 await asyncio.gather(*(self._hear(process) for process in self._processes if not process.is_gone))
-        except (TimeoutError, CrewLost, GatewayFailed):
+        except (OSError, CrewLost):  # a TimeoutError is an OSError
             return
 
     def _show(self) -> None:

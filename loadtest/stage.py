@@ -22,6 +22,7 @@ from loadtest.scenario import Origin, Scenario
 
 DEPLOYMENT = "deployment"  # in the run's directory: data of the gateway that was made for it
 ISSUE_MAX = 1_000_000  # a request
+IMPORT_LINES = 50_000  # a request: two megabytes
 SPECIAL = 500  # vouchers of the expired campaign and of the one elsewhere: bad codes that name a voucher
 OFFER_DAYS = 30
 
@@ -200,6 +201,8 @@ def _enrolled(desk: Desk, store: str, number: int) -> Till:
 
 
 def import_codes(desk: Desk, slug: str, count: int) -> None:
-    """Codes of another maker, in one request. Raises GatewayFailed."""
-    lines = "".join(f"LOAD-{slug}-{number}\n" for number in range(count))
-    desk.ask("POST", f"/v1/campaigns/{slug}/imports/lines?request_id=import", lines.encode())
+    """Codes of another maker. Raises GatewayFailed, OSError."""
+    for start in range(0, count, IMPORT_LINES):
+        lines = "".join(f"LOAD-{slug}-{number}\n" for number in range(start, min(start + IMPORT_LINES, count)))
+        path = f"/v1/campaigns/{slug}/imports/lines?request_id=import-{start}"
+        desk.ask("POST", path, lines.encode())

@@ -44,6 +44,7 @@ async def _look(configured: "Loaded") -> "list[Finding]":
     findings = [doctor.configuration(configured)]
     looked = await doctor.log_tail(configured.config)
     findings += looked.findings
+    findings.append(await doctor.snapshot(configured.config, time.time_ns() // 1_000_000))
     if await asyncio.to_thread(directory.is_dir):
         findings += doctor.permissions(directory)
         findings += doctor.secrets(directory, looked.directory.live_keys if looked.directory else set())

@@ -18,10 +18,12 @@ import msgspec
 
 from eventstore.events import decode_control, payload_head
 from eventstore.log import CONTROL, Batch, LogDamaged, LogFailed, LogLost, LogReader, LogUnfit, LogUnreadable
+from eventstore.snapshot import Manifest, Why
 from gateway.config import Loaded
 from gateway.directory import Directory
 from gateway.keyfile import KEY_FILE, KeyFault, KeyFile, read_secret
 from gateway.settings import Config
+from gateway.snapshots import TAIL_RECORDS_MIN, Snapshots, tail_of
 from gateway.storage import open_log_reader
 
 SYNCS = 60  # a fifth of a second on a disk of 3 ms; enough for a p50, and a p99 that is the worst but one
@@ -182,6 +184,30 @@ async def _batches(reader: LogReader, partition: int, seq: int) -> AsyncIterator
         for batch in batches:
             yield batch
         seq = batches[-1].seq + 1
+
+
+async def snapshot(config: Config, now_ms: int) -> Finding:
+    """Whether a start could use the newest snapshot, how old it is, and how much of the log lies behind it."""
+    snapshots = Snapshots(config, lambda text: None)
+    try:
+        reader = await open_log_reader(config)
+        try:
+            found = await snapshots.usable(reader)
+            batches, records = await tail_of(reader, found if isinstance(found, Manifest) else None)
+        finally:
+            await reader.close()
+    except (FileNotFoundError, LogUnreadable, LogDamaged, LogFailed, LogLost, KeyFault):
+        return ok("snapshot", "not looked at: see log")
+    tail = f"{batches:,} batches, about {records:,} records"
+    if isinstance(found, Manifest):
+        return ok("snapshot", f"proven, {(now_ms - found.at_ms) // 60_000} min old; behind it {tail}")
+    if found.why is not Why.MISSING:
+        fix = f"delete {snapshots.directory}: it is made of the log, and the gateway makes another when it is due"
+        return Finding("snapshot", "warn", f"a start reads the whole log ({tail}): {found.why}: {found.text}", fix)
+    if records > 2 * TAIL_RECORDS_MIN:
+        fix = "start a gateway: it makes one within minutes; if it says that it cannot, mend that"
+        return Finding("snapshot", "warn", f"none, and a start reads the whole log: {tail}", fix)
+    return ok("snapshot", f"none is needed yet: the log has {tail}")
 
 
 # --- the machine ----------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from eventstore.events import REDEEM, REVERSE, CampaignClosed, CampaignCreated
 from eventstore.projections import CampaignTally
 from eventstore.snapshot import Manifest, Refused, Why
 from eventstore.sqlite_file import open_reader
+from gateway import doctor
 from gateway.core import LOG_FILE
 from gateway.main import running
 from gateway.messages import Redeem, Reverse, Verdict
@@ -202,6 +203,21 @@ async def test_campaigns_are_counted_on_from_the_snapshot(directory: Path) -> No
     async with site(directory) as here:
         await here.w.core.counting.wait_until(0, head.seq)
         assert here.w.core.counters.tallies()[1] == CampaignTally(redeemed=14, reversed=1, voided=0)
+
+
+async def test_the_doctor_tells_of_it(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    await redeemed(directory, 10)
+    config = config_for(directory)
+    found = await doctor.snapshot(config, wall_ms())
+    assert (found.state, "10 records" in found.text) == ("ok", True)
+    monkeypatch.setattr("gateway.doctor.TAIL_RECORDS_MIN", 4)
+    assert (await doctor.snapshot(config, wall_ms())).state == "warn"
+    manifest = await snapshots_of(directory).write(None)
+    found = await doctor.snapshot(config, manifest.at_ms + 180_000)
+    assert (found.state, "proven, 3 min old; behind it 0 batches" in found.text) == ("ok", True)
+    (directory / DIRECTORY / manifest.file).write_bytes(b"")
+    found = await doctor.snapshot(config, wall_ms())
+    assert (found.state, "damaged" in found.text, DIRECTORY in found.fix) == ("warn", True, True)
 
 
 async def test_a_kill_while_it_is_written_leaves_the_one_before(directory: Path) -> None:

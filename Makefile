@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-hardware hardware-packages lint ops-check alerts-live load-locust closed-open bench bench-framers bench-page bench-camera bench-tracing bench-till bench-console bench-postgres bench-rebuild chaos chaos-planted fuzz rolling sim tour lock clean
+.PHONY: demo test test-hardware hardware-packages lint ops-check alerts-live load-locust closed-open bench bench-framers bench-page bench-camera bench-tracing bench-till bench-console bench-logs bench-rebuild chaos chaos-planted fuzz rolling sim tour lock clean
 
 demo: $(INSTALLED)
 	$(BIN)/tillgate demo
@@ -135,9 +135,9 @@ bench-rebuild: $(INSTALLED)
 	$(BIN)/python tests/bench_rebuild.py --events $(EVENTS)
 
 BENCH ?= --rows b,c
-# The same rows with the log in SQLite and in PostgreSQL: make bench-postgres BENCH="--rows b,c --seconds 4"
-bench-postgres: $(INSTALLED)
-	$(BIN)/python tests/bench_postgres.py $(BENCH)
+# The same rows with the log in SQLite, in PostgreSQL, and in NATS: make bench-logs BENCH="--rows b,c --seconds 4"
+bench-logs: $(INSTALLED)
+	$(BIN)/python tests/bench_logs.py $(BENCH)
 
 # The simulator: make sim SEEDS=200000. One seed again, with its trace: .venv/bin/python tests/sim/run.py --seed N --trace
 SEEDS ?= 2000

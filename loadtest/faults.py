@@ -176,12 +176,12 @@ FAULTS: dict[str, Fault] = {
 class Ground:
     """What faults need of a deployment before it is started: a disk that can be slow, a small one that can be full."""
 
-    def __init__(self, data: Path, side: Path, faults: set[str], stack: ExitStack) -> None:
-        """`data`: where the deployment will be; `side`: for files of the faults. Raises FaultImpossible."""
+    def __init__(self, home: Path, side: Path, faults: set[str], stack: ExitStack) -> None:
+        """`home`: where the deployment will be; `side`: for files of the faults. Raises FaultImpossible."""
         self.has_small_disk = "disk-full" in faults
         if self.has_small_disk:
-            data.mkdir(mode=0o700)
-            stack.enter_context(small_disk(data))
+            home.mkdir(mode=0o700)
+            stack.enter_context(small_disk(home))
         self.slow_sync = SlowSync(side) if "slow-fsync" in faults else None
 
     @property

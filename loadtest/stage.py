@@ -66,12 +66,12 @@ class Stage(msgspec.Struct, frozen=True):
 def own_deployment(directory: Path, scenario: Scenario, **settings: str) -> Iterator[tuple[Desk, Target, str]]:
     """A gateway of our own, its data in `directory`. `settings` as for Server. Raises GatewayFailed."""
     with ExitStack() as stack:
-        data = directory / DEPLOYMENT
-        ground = Ground(data, directory, {fault.name for fault in scenario.faults}, stack)
-        gateway = stack.enter_context(running_gateway(data, ground.environment, **settings))
+        home = directory / DEPLOYMENT
+        ground = Ground(home, directory, {fault.name for fault in scenario.faults}, stack)
+        gateway = stack.enter_context(running_gateway(home, ground.environment, **settings))
         target = Target(
             url=gateway.url,
-            directory=data,
+            directory=home,
             pids={},
             server=gateway.server,
             slow_sync=ground.slow_sync,

@@ -26,7 +26,8 @@ from loadtest.report_times import Times
 from loadtest.run_files import Fault
 
 SETTLE_S = 5
-BINS = 16  # of equal width in load: enough for a bend, few enough for seconds to come together in each
+WIDTH = 0.12  # of a group: enough groups for a bend, few enough for seconds to come together in each
+CHANCE = 5.0  # standard deviations from the lowest to the highest second of one rate, where shoppers come at random
 VARIES = 1.5  # the largest load by the smallest; below that a run says nothing of how waiting depends on load
 DISPERSED = 3.0  # what chance alone does not reach in a dozen seconds or more
 TIMES = 5.0
@@ -90,12 +91,19 @@ def _disturbed(one: Times, faults: Iterable[Fault]) -> bool:
 
 
 def _points(times: Sequence[Times]) -> list[LoadPoint]:
-    most = max((_load(one) for one in times), default=0)
-    bins: dict[int, list[Times]] = {}
-    for one in times:
-        bins.setdefault(math.ceil(_load(one) / most * BINS), []).append(one)
-    made = [_point(bins[number]) for number in sorted(bins)]
-    return [point for point in made if point.offered * point.seconds >= ATTEMPTS_MIN]
+    """From the smallest load on, whatever lies within a group's width of its first belongs to it: so a step of the
+    schedule, whose seconds differ by chance, is not cut in two."""
+    groups: list[list[Times]] = []
+    for one in sorted(times, key=_load):
+        if not groups or _load(one) > _widest(groups[-1][0]):
+            groups.append([])
+        groups[-1].append(one)
+    return [_point(part) for part in groups if sum(one.counts.offered for one in part) >= ATTEMPTS_MIN]
+
+
+def _widest(first: Times) -> float:
+    chance = CHANCE * math.sqrt(first.counts.offered) / first.length_s
+    return _load(first) + max(chance, _load(first) * WIDTH)
 
 
 def _load(one: Times) -> float:

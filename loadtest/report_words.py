@@ -261,7 +261,7 @@ def load_sentence(report: Report) -> str:
     most = load.points[-1].offered
     judged = f"p99 within {ms(load.limit_ms)}, every attempt answered"
     rule = judged + ("" if load.limit_is_mark else f", {number(5)} times the p99 at the smallest load")
-    told = []
+    told = ["The run is void, so none of this may be believed."] if report.void else []
     if load.sustained is None:
         told.append(f"Not even the smallest load was sustained ({rule}).")
     elif load.sustained == most:

@@ -218,6 +218,12 @@ class TestLoadCurve:
         assert curve.knee is not None
         assert 60 <= curve.knee <= 175
 
+    def test_each_step_of_a_schedule_is_one_point(self, tmp_path: Path) -> None:
+        story = Story(rate=lambda at: (25, 60, 140)[min(2, int(at / 15))], seconds=45, capacity=2000)
+        made = report(read_whole(write_run(tmp_path / "r", story))).load
+        assert [one.seconds for one in made.points] == [15, 15, 15]
+        assert [one.offered for one in made.points] == pytest.approx([25, 60, 140], rel=0.15)
+
     def test_chance_alone_is_no_variation(self, frozen: Reading) -> None:
         curve = report(frozen).load
         assert not curve.varied

@@ -4,6 +4,7 @@ test that no route is undocumented are made from this table. Pure.
 
 import msgspec
 
+from gateway.exposure import Exposure
 from gateway.http_access import KeyRow, NewToken, TokenMade, TokenRow
 from gateway.http_admin import (
     AllianceBody,
@@ -307,6 +308,14 @@ OPERATIONS = (
             Query("limit", "how many batches at most", 1, BATCHES_MAX, BATCHES_DEFAULT),
         ),
         text=_LOG_TEXT,
+    ),
+    Operation(
+        "GET",
+        "/v1/exposure",
+        "vouchers",
+        "What may be lost by accepting offline, and which terminals are out of contact",
+        (A.VOUCHER_READ,),
+        gives=Exposure,
     ),
     Operation("GET", "/livez", "health", "Whether the gateway's loop answers", gives=Alive),
     Operation(

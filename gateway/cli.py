@@ -18,6 +18,7 @@ COMMANDS = {  # name -> where it is, and its line in `tillgate --help`; nothing 
     "alliance": ("gateway.cli_campaign:alliance", "Define and list alliances of merchants."),
     "campaign": ("gateway.cli_campaign:campaign", "Create, show, pause, resume, close and purge campaigns."),
     "voucher": ("gateway.cli_voucher:voucher", "Issue, import, show and void vouchers."),
+    "exposure": ("gateway.cli_exposure:exposure", "Print what may be lost by accepting vouchers offline."),
     "token": ("gateway.cli_setup:token", "Create, revoke and list the tokens of people and programs."),
     "key": ("gateway.cli_setup:key", "Add, retire, list and back up the keys that sign codes."),
     "log": ("gateway.cli_log:log", "Read, verify and export the event log."),

@@ -17,6 +17,7 @@ from eventstore.projections import CampaignCounters, RedemptionIndex
 from eventstore.sqlite_log import SqliteLog
 from gateway.claims import ValkeyArbiter
 from gateway.codes import CodeKeys, KeyRing
+from gateway.contacts import Contacts
 from gateway.control import Control, ControlBusy
 from gateway.desk import Desk
 from gateway.directory import Directory, Rejected
@@ -84,6 +85,7 @@ class Core:
         self.counters, self.counting = parts.counters, parts.counting
         self.on_stall: Callable[[float], None] = lambda seconds: None
         self.offers: list[Callable[[Batch], None]] = []  # told of every batch of ours that is durable; must not raise
+        self.contacts = Contacts(wall_ms())
         self.leaving = False  # set when the process is asked to end: from then on it is not ready
         self._reported, self._reporting = Reported(log), asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()

@@ -13,6 +13,7 @@ from gateway.http_access import Access
 from gateway.http_admin import Parties, Terminals
 from gateway.http_campaigns import Campaigns
 from gateway.http_docs import documents
+from gateway.http_exposure import ExposureRoutes
 from gateway.http_gate import Gate, no_route, problems
 from gateway.http_health import Health
 from gateway.http_hot import Admit
@@ -46,6 +47,7 @@ def doors(core: Core, auth: Auth, keys: KeyFile, metrics: Metrics, version: str)
         Vouchers(core, gate),
         Access(core, gate, auth, keys),
         LogRoutes(core, gate),
+        ExposureRoutes(core, gate),
     )
     behind_problems = [
         web.RouteDef(route.method, route.path, problems(route.handler), route.kwargs)

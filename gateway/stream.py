@@ -59,8 +59,6 @@ class Stream:
         self._control, self._auth, self._now_ms = core.control, auth, now_ms
         self._tills: dict[int, Till] = {}
         self._grants = Grants(core, now_ms)
-        self.since_ms = now_ms()
-        self.last_contact: dict[int, int] = {}  # of terminals that were here since then and left
         self._open = 0
         self._draining = False
         self._empty = asyncio.Event()
@@ -112,6 +110,7 @@ class Stream:
         if (earlier := self._tills.get(terminal.number)) is not None:
             earlier.leave(WSCloseCode.POLICY_VIOLATION, "replaced", "this terminal has connected again")
         self._tills[terminal.number] = till
+        self.core.contacts.came(terminal.number)
         self._empty.clear()
         till.send(Welcome(terminal.store, self._now_ms(), LANGUAGE))
         if takes_grants:
@@ -124,7 +123,7 @@ class Stream:
             self._grants.forget(till)
             if self._tills.get(terminal.number) is till:
                 del self._tills[terminal.number]
-                self.last_contact[terminal.number] = self._now_ms()
+                self.core.contacts.left(terminal.number, self._now_ms())
             if not self._tills:
                 self._empty.set()
 

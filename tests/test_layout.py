@@ -65,6 +65,7 @@ PURE = (  # time, ids, keys and bytes come in as arguments
     "gateway.offer_*",
     "gateway.offline_*",
     "gateway.exposure",
+    "gateway.exposure",
     "gateway.roles",
     "gateway.console_bodies",
     "gateway.console_events",

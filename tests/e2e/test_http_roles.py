@@ -49,6 +49,7 @@ ROUTES = {  # who gets past the door; bodies and names are such that nothing hap
     "POST /v1/terminals": OFFICE,
     "POST /v1/terminals/777/revoke": OFFICE,
     "POST /v1/terminals/777/unlock": OFFICE,
+    "GET /v1/exposure": READERS,
     "GET /v1/tokens": {"admin", "auditor"},
     "POST /v1/tokens": {"admin"},
     "POST /v1/tokens/nobody/revoke": {"admin"},

@@ -17,7 +17,16 @@ from loadtest import run_files
 from loadtest.arrivals import rate_most
 from loadtest.judge import judged, why_void
 from loadtest.locust_master import MasterRun
-from loadtest.locust_rules import FAILED, REFUSED, check_for_locust, exit_code, verdict_lines
+from loadtest.locust_rules import (
+    FAILED,
+    OWN_GATEWAY,
+    REFUSED,
+    check_for_locust,
+    exit_code,
+    number,
+    verdict_lines,
+    whole,
+)
 from loadtest.locust_share import Model, Ready, Report, Share
 from loadtest.own_server import GatewayFailed
 from loadtest.run_files import Run
@@ -25,8 +34,6 @@ from loadtest.run_plan import codes_for, environment_of, plans
 from loadtest.scenario import Race, Scenario, ScenarioRefused
 from loadtest.scenario_rules import adjusted, named, vouchers_needed
 from loadtest.stage import Stage, own_deployment, running_deployment, set_up
-
-NOWHERE = "http://nowhere.invalid"  # RFC 6761
 
 _log = logging.getLogger("tillgate")
 
@@ -112,18 +119,17 @@ class Master:
         self._environment.process_exit_code = code
         self._run, self._ended = None, True
         self._deployment.close()
-        if not self._environment.host:  # Locust spawns its users all the same, and these need one
-            self._environment.host = self._own_url = NOWHERE
 
     def _written(self, master_run: MasterRun) -> Run:
         told, scenario = master_run.gathering, master_run.scenario
         assert self._told is not None, "a run that has begun knows its machine"
         void = [*master_run.faults, *why_void(scenario, told)]
+        starts_s = master_run.starts_ms / 1000 or time.time()  # it may never have begun
         run = Run(
             tool="locust" if self.model == "open" else "closed",
             scenario=msgspec.to_builtins(scenario),
             started_ms=master_run.starts_ms,
-            seconds=max(round(time.time() - master_run.starts_ms / 1000, 3), 0.0),
+            seconds=max(round(time.time() - starts_s, 3), 0.0),
             generators=scenario.generators,
             counts=told.counts,
             outcomes=told.outcomes,
@@ -165,10 +171,10 @@ class Master:
         options = self._options
         scenario = adjusted(
             named(options.scenario),
-            rate=options.rate,
-            seconds=options.seconds,
-            terminals=options.terminals,
-            seed=options.seed,
+            rate=number(options.rate, "rate"),
+            seconds=number(options.seconds, "seconds"),
+            terminals=whole(options.terminals, "terminals"),
+            seed=whole(options.seed, "seed"),
             generators=generators,
         )
         check_for_locust(scenario)
@@ -184,7 +190,7 @@ class Master:
 
     def _staged(self, scenario: Scenario, directory: Path) -> Stage:
         host = self._environment.host
-        if host and host != self._own_url:  # Locust's page shows the last run's host again
+        if host and host not in (OWN_GATEWAY, self._own_url):  # Locust's page shows the last run's host again
             opened = running_deployment(host.rstrip("/"), self._options.admin_token, None)
             self._own_url = ""
             desk, target, metrics_url = self._deployment.enter_context(opened)

@@ -96,6 +96,8 @@ class MasterRun:
         self._samples.note(report.samples)
         if last:
             self._rested.add(report.generator)
+            if not report.is_whole:
+                self.faults.append(f"generator {report.generator} was stopped before its end")
 
     @property
     def is_over(self) -> bool:
@@ -106,8 +108,6 @@ class MasterRun:
 
     def close(self) -> None:
         """End what is still going on, take in its last reports, and close the files."""
-        if not self.is_over:
-            self.faults.append("stopped before its end")
         missing = {
             name: share.plan.generator
             for name, share in self._shares.items()

@@ -7,7 +7,24 @@ from loadtest.scenario_rules import check
 
 FAILED, REFUSED, VOID, MISSED, BROKEN = 1, 2, 3, 4, 5  # the first four are those of `tillgate load run`
 PER_WORKER = 2_000.0  # arrivals a second: one that is given more is late, and its run void
+OWN_GATEWAY = "http://own-gateway.invalid"  # what Locust's page shows where no host is given; nobody's (RFC 6761)
 NATIVE = "only `tillgate load run` does this"
+
+
+def number(text: float | str | None, field: str) -> float | None:
+    """A number from Locust's web page, where a field that was left empty is text. Raises ScenarioRefused."""
+    try:
+        return None if text in (None, "", "None") else float(text or 0)
+    except ValueError:
+        raise ScenarioRefused(field, f"{text!r} is no number") from None
+
+
+def whole(text: float | str | None, field: str) -> int | None:
+    """The same of whole numbers."""
+    found = number(text, field)
+    if found is not None and not found.is_integer():
+        raise ScenarioRefused(field, f"{text!r} is no whole number")
+    return None if found is None else int(found)
 
 
 def check_for_locust(scenario: Scenario) -> None:

@@ -45,3 +45,4 @@ class Report(msgspec.Struct, frozen=True):
     parts: list[Part]
     journal: bytes  # whole or cut lines; one after the other they are the journal
     samples: list[Sample]
+    is_whole: bool = False  # of the last one: nothing of the schedule was left out

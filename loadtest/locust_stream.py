@@ -163,9 +163,17 @@ class StreamLine:
         self._not_before_s = 0.0
         self._ref = 0
 
-    def connect(self) -> None:
-        """Connect if it is not. Raises LineDown."""
-        self._connected()
+    def connect_within(self, seconds: float) -> None:
+        """Connect, and try again if it fails. Raises LineDown with the last reason."""
+        until_s = time.monotonic() + seconds
+        while True:
+            try:
+                self._connected()
+                return
+            except LineDown:
+                if time.monotonic() > until_s:
+                    raise
+            gevent.sleep(2 * RECONNECT_S)
 
     def ask(self, body: Redeem | Reverse, question: Question) -> None:
         """Send `body`; its answer comes to `question`. Raises LineDown if it cannot be sent."""

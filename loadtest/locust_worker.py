@@ -7,6 +7,7 @@ be on another machine. When its last attempt has ended a worker sends the rest w
 is whole before Locust stops.
 """
 
+import gc
 import tempfile
 from collections.abc import Set
 from itertools import chain
@@ -33,6 +34,7 @@ from loadtest.run_files import Sample
 from loadtest.scenario import Scenario
 
 CONNECTING = 32  # greetings at a time: a signature each side, so more only wait for each other
+CONNECT_S_MAX = 30.0  # a gateway with ten thousand greetings before it is slow to answer one
 BESIDE_S = 0.2  # between two looks at seconds that are over; each histogram takes a millisecond
 SAMPLE_S = 1.0
 
@@ -58,7 +60,7 @@ class WorkerRun:
         self._random = Random(f"{self._scenario.seed} {plan.generator} users")  # noqa: S311 - load, no secret
         self._playing = 0  # users that are at it
         self._beside: gevent.Greenlet | None = None
-        self._over = False
+        self._over = self._is_whole = False
 
     @property
     def pause_s(self) -> float:
@@ -71,11 +73,13 @@ class WorkerRun:
 
         def connect(line: StreamLine) -> None:
             try:
-                line.connect()
+                line.connect_within(CONNECT_S_MAX)
             except LineDown as error:
                 faults.append(str(error))
 
         Pool(CONNECTING).map(connect, self._lines)
+        gc.collect()
+        gc.freeze()  # Locust brings half a million objects: looking through them takes as long as an answer
         self._send(READY, Ready(self._share.plan.generator, faults[0] if faults else ""))
 
     def start(self, starts_ms: int) -> None:
@@ -101,12 +105,12 @@ class WorkerRun:
             return asked if {asked.kind, asking.door_of(asked)} in wanted else None
 
         arrivals = Arrivals(clock, max(scenario.in_flight // plan.generators, 1), draw, asking.ask, asking.drop)
-        settle_s = 0.0
         try:
             arrivals.run(self._due_us)
-            settle_s = scenario.patience.settle_s
+            arrivals.finish(scenario.patience.settle_s)
+            self._is_whole = True
         finally:
-            arrivals.finish(settle_s)
+            arrivals.finish(0)
             self.finish()
 
     def ask_one(self, session: FastHttpSession) -> bool:
@@ -129,6 +133,7 @@ class WorkerRun:
         until_us = clock.now_us() + self._scenario.patience.settle_s * 1e6
         while self._playing and clock.now_us() < until_us:
             gevent.sleep(BESIDE_S)
+        self._is_whole = True
         self.finish()
 
     def report(self) -> Report | None:
@@ -151,7 +156,8 @@ class WorkerRun:
 
     def _report(self, *, last: bool) -> Report:
         samples, self._samples = self._samples, []
-        return Report(self._share.plan.generator, self._recorder.take(last=last), self._journal.read(), samples)
+        parts, lines = self._recorder.take(last=last), self._journal.read()
+        return Report(self._share.plan.generator, parts, lines, samples, self._is_whole)
 
     def _asking(self, session: FastHttpSession, clock: RunClock) -> Asking:
         plan = self._share.plan

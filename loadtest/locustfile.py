@@ -22,6 +22,7 @@ from locust.rpc import Message
 from locust.runners import STATE_INIT, MasterRunner, WorkerRunner
 
 from loadtest.locust_conduct import Master
+from loadtest.locust_rules import OWN_GATEWAY
 from loadtest.locust_share import END, READY, REPORTED, REST, SHARE, START, Ready, Report, Share, Start
 from loadtest.locust_worker import WorkerRun
 
@@ -126,6 +127,7 @@ class FollowTheScenario(LoadTestShape):
 class OpenTills(FastHttpUser):
     """All tills of one worker: walks its part of the schedule."""
 
+    host = OWN_GATEWAY
     concurrency = CONNECTIONS_MAX
 
     @tag("redeem", "stream")
@@ -163,6 +165,7 @@ class OpenTills(FastHttpUser):
 class ClosedTills(FastHttpUser):
     """One till that waits for its answer, and then for the next shopper."""
 
+    host = OWN_GATEWAY
     concurrency = 1
 
     def wait_time(self) -> float:

@@ -9,7 +9,7 @@ import pytest
 from gateway.messages import Verdict
 from loadtest.closed_open import figures
 from loadtest.locust_open import Arrivals, RunClock
-from loadtest.locust_rules import BROKEN, MISSED, VOID, check_for_locust, exit_code
+from loadtest.locust_rules import BROKEN, MISSED, VOID, check_for_locust, exit_code, number, whole
 from loadtest.locust_stream import Question, Told
 from loadtest.recorder import histogram_text
 from loadtest.run_files import Counts, Environment, Latencies, Mark, Run
@@ -123,6 +123,15 @@ def test_scans_in_messages_are_for_the_native_generator() -> None:
     text = 'title = "t"\nshows = "s"\nseconds = 1\narrivals = {shape = "constant", rate = 1}\n'
     with pytest.raises(ScenarioRefused, match=r"^terminals\.scans"):
         check_for_locust(read(text + "terminals = {count = 1, scans = 64}", "many"))
+
+
+def test_what_is_left_empty_on_the_web_page_is_not_asked_for() -> None:
+    assert [number(text, "rate") for text in (None, "", "None", 20.5, "20.5", "0")] == [None, None, None, 20.5, 20.5, 0]
+    assert [whole(text, "seed") for text in (None, "", 7, "7")] == [None, None, 7, 7]
+    with pytest.raises(ScenarioRefused, match=r"^rate: 'fast' is no number"):
+        number("fast", "rate")
+    with pytest.raises(ScenarioRefused, match=r"^seed: '1.5' is no whole number"):
+        whole("1.5", "seed")
 
 
 def _run(*, void: list[str], marks: list[Mark]) -> Run:

@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-hardware hardware-packages lint ops-check alerts-live load-locust closed-open bench bench-framers bench-page bench-camera bench-tracing bench-till bench-console bench-logs bench-rebuild chaos chaos-planted fuzz rolling sim tour lock clean
+.PHONY: demo test test-hardware hardware-packages lint ops-check alerts-live load-locust closed-open bench bench-bytes bench-sizes bench-framers bench-page bench-camera bench-tracing bench-till bench-console bench-logs bench-rebuild chaos chaos-planted fuzz rolling sim tour lock clean
 
 demo: $(INSTALLED)
 	$(BIN)/tillgate demo

@@ -1,7 +1,7 @@
 """A long history, written quickly: redemptions straight into the log of a deployment that no gateway serves.
 
-`python -m gateway.history_bench DATA --events N` appends N redemptions of the vouchers FIRST to FIRST + N - 1 of one
-campaign, each once and in scattered order, in batches of BATCH, and prints one JSON object. The records are what a
+`python -m gateway.history_bench DIRECTORY --events N` appends N redemptions of the vouchers FIRST to
+FIRST + N - 1 of one campaign, each once and in scattered order, in batches of BATCH. The records are what a
 gateway would have written; only nobody asked Valkey, so the next start finds it behind the log.
 
 A block of records is made column by column, with strided slices, because 64 bytes a record field by field take ten
@@ -84,9 +84,9 @@ def batches(head: Head, campaign: int, first: int, count: int, per_batch: int, a
             prev = tip
 
 
-async def write(data: Path, campaign: int, first: int, count: int, per_batch: int) -> Written:
+async def write(directory: Path, campaign: int, first: int, count: int, per_batch: int) -> Written:
     """Append the history to a deployment's log. Raises LogLocked while a gateway has it."""
-    started_s, path = time.perf_counter(), data / LOG_FILE
+    started_s, path = time.perf_counter(), directory / LOG_FILE
     log = SqliteLog.open(path)
     written, run = 0, list[Batch]()
     head = await log.head(PARTITION)
@@ -104,13 +104,13 @@ async def write(data: Path, campaign: int, first: int, count: int, per_batch: in
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m gateway.history_bench", description="Write a long history.")
-    parser.add_argument("data", type=Path)
+    parser.add_argument("directory", type=Path, help="of the deployment")
     parser.add_argument("--events", type=int, required=True)
     parser.add_argument("--campaign", type=int, default=1)
     parser.add_argument("--first", type=int, default=1, help="first serial")
     parser.add_argument("--batch", type=int, default=64, help="records a batch, a power of two")
     asked = parser.parse_args()
-    made = asyncio.run(write(asked.data, asked.campaign, asked.first, asked.events, asked.batch))
+    made = asyncio.run(write(asked.directory, asked.campaign, asked.first, asked.events, asked.batch))
     print(msgspec.json.encode(made).decode())
 
 

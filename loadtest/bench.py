@@ -184,7 +184,7 @@ def _worked(directory: Path, names: list[str], seconds: float, tell: Callable[[s
             if "g" in names:
                 tell("(g) an import beside redemptions")
                 stage = set_up(gateway, IMPORT_CONNECTIONS, import_vouchers(seconds))
-                works.append(import_work(gateway, stage, stage.codes, seconds, _generated))
+                works.append(import_work(gateway, stage, stage.codes, seconds, generated))
             if "h" in names:
                 tell("(h) an issue")
                 if "g" not in names:
@@ -200,7 +200,7 @@ def _loaded(
     wanted = [_vouchers(KINDS[name], seconds) for name in loaded]
     tills = max((KINDS[name].shape.connections for name in loaded), default=1)
     tell("starting a gateway")
-    with running_gateway(directory, NO_VARIABLES, **settings) as gateway, _bare() as bare:
+    with running_gateway(directory, NO_VARIABLES, **settings) as gateway, bare_server() as bare:
         tell(f"issuing {sum(wanted):,} vouchers, enrolling {tills} tills")
         stage = set_up(gateway, tills, max(1, sum(wanted)))
         environment = environment_of(directory, gateway.valkey_pid)
@@ -219,8 +219,8 @@ def _vouchers(kind: _Kind, seconds: float) -> int:
 
 
 @contextmanager
-def _bare() -> Iterator[Target]:
-    """The control, running."""
+def bare_server() -> Iterator[Target]:
+    """The control, running. Raises GatewayFailed."""
     command = [sys.executable, "-m", "loadtest.bench_bare"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
         assert server.stdout is not None
@@ -244,7 +244,7 @@ def _row(name: str, gateway: Gateway, bare: Target, stage: Stage, codes: list[st
         warm_seconds=WARM_SECONDS,
         seed=ord(name[0]),
     )
-    made, control_made = _generated(plan)
+    made, control_made = generated(plan)
     side, control = side_of(made), side_of(control_made)
     return Row(
         name=name,
@@ -258,7 +258,8 @@ def _row(name: str, gateway: Gateway, bare: Target, stage: Stage, codes: list[st
     )
 
 
-def _generated(plan: Plan) -> list[Load]:
+def generated(plan: Plan) -> list[Load]:
+    """What a generator process made of a plan. Raises GatewayFailed."""
     limit_s = WORK_SECONDS_MAX + len(plan.targets) * (plan.seconds + plan.turns * plan.warm_seconds)
     made = subprocess.run(
         [sys.executable, "-m", "loadtest.bench_generator"],

@@ -195,7 +195,7 @@ def _print_work(console: Console, work: Work, best_ms: float) -> None:
 
 def _table(rows: Sequence[Row]) -> Table:
     table = Table(
-        title="CPU in us a verdict (load: the generator's); latency in ms: p50/p99/p99.9; fsync: p50/p99; else: cores of others",
+        title="CPU in us a verdict (load: the generator's); latency p50/p99/p99.9, fsync p50/p99, ms; cores of others",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
@@ -203,7 +203,7 @@ def _table(rows: Sequence[Row]) -> Table:
     for name in ("a second", "gateway", "Valkey", "load", "latency", "batch", "fsync", "else"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        fsync = f"{_ms(row.beside.fsync_p50_ms)}/{_ms(row.beside.fsync_p99_ms)}"
+        fsync = f"{in_ms(row.beside.fsync_p50_ms)}/{in_ms(row.beside.fsync_p99_ms)}"
         table.add_row(row.name, *_side_cells(row.side), fsync, f"{row.side.elsewhere_cores:.1f}")
         if row.control is not None:
             others = f"{row.control.elsewhere_cores:.1f}"
@@ -217,12 +217,13 @@ def _side_cells(side: Side) -> tuple[str, ...]:
         _us(side.cpu_us.get("gateway", side.cpu_us.get("bare"))),
         _us(side.cpu_us.get("valkey")),
         _us(side.cpu_us.get("generator")),
-        "/".join(map(_ms, (side.p50_ms, side.p99_ms, side.p999_ms))),
+        "/".join(map(in_ms, (side.p50_ms, side.p99_ms, side.p999_ms))),
         f"{side.per_batch:,.0f}" if side.per_batch else "",
     )
 
 
-def _ms(value: float) -> str:
+def in_ms(value: float) -> str:
+    """Milliseconds, two digits of them."""
     return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
 
 

@@ -65,7 +65,6 @@ PURE = (  # time, ids, keys and bytes come in as arguments
     "gateway.offer_*",
     "gateway.offline_*",
     "gateway.exposure",
-    "gateway.exposure",
     "gateway.roles",
     "gateway.console_bodies",
     "gateway.console_events",
@@ -116,6 +115,7 @@ STARTED_BY_NAME = {  # not imported by any other module
     "eventstore.memory_log",  # the oracle of the contract suite and the simulator
     "gateway.cli",  # the command `tillgate`
     "gateway.worker",  # python -m, by its supervisor
+    "loadtest.bench_sizes",  # python -m, by make
     "loadtest.locustfile",  # locust -f
     "loadtest.closed_open",  # make closed-open
 }

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from loadtest import bench_work
-from loadtest.bench import _generated
+from loadtest.bench import generated
 from loadtest.bench_gateway import running_gateway, set_up
 from loadtest.bench_work import IMPORT_CONNECTIONS, import_vouchers, import_work, issue_work
 
@@ -20,7 +20,7 @@ def test_an_import_and_an_issue_are_measured_and_done_right(tmp_path: Path, monk
     monkeypatch.setattr(bench_work, "IMPORT_LEAD_SECONDS", 0.0)
     with running_gateway(tmp_path / "d") as gateway:
         stage = set_up(gateway, IMPORT_CONNECTIONS, import_vouchers(0.4))
-        imported = import_work(gateway, stage, stage.codes, 0.4, _generated)
+        imported = import_work(gateway, stage, stage.codes, 0.4, generated)
         issued = issue_work(gateway)
     assert imported.holds
     assert imported.figures["redemptions a second meanwhile"] > 100

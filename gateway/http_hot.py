@@ -20,12 +20,13 @@ import time
 from collections.abc import Callable
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import msgspec
 from aiohttp import web
 
 from gateway.http_gate import BODY_BYTES_MAX, JSON, RETRY_AFTER_S
+from gateway.stream_frames import Frames
 
 HEAD_BYTES_MAX = 4096  # a longer one is aiohttp's; usual ones have 250 bytes, with a proxy's additions 1,000
 HEADS_KEPT_MAX = 1024  # a client sends the same one again and again: by body length, some ten a client
@@ -85,7 +86,7 @@ def read_head(head: bytes) -> Head | None:
 class HotConnection(web.RequestHandler):
     """aiohttp's connection, but hot requests are answered here."""
 
-    __slots__ = ("_admit", "_held", "_is_answering", "_is_theirs")
+    __slots__ = ("_admit", "_held", "_is_answering", "_is_theirs", "frames")
 
     def __init__(self, server: web.Server, admit: Admit, **options: Any) -> None:
         super().__init__(server, **options)
@@ -93,6 +94,13 @@ class HotConnection(web.RequestHandler):
         self._held = b""  # a hot request that is not whole yet, or what came behind one that is under way
         self._is_answering = False
         self._is_theirs = False  # aiohttp's for good
+        self.frames: Frames | None = None  # of a WebSocket
+
+    def set_parser(self, parser: Any, data_received_cb: Callable[[], None] | None = None) -> None:
+        """aiohttp's, for a WebSocket's frames."""
+        assert self.transport is not None, "it has just been upgraded"
+        self.frames = Frames(parser, self.transport)
+        super().set_parser(cast(Any, self.frames), data_received_cb)
 
     def data_received(self, received: bytes) -> None:
         if self._is_theirs:

@@ -35,6 +35,7 @@ from gateway.messages import (
 from gateway.metrics import Metrics
 from gateway.pipe import ArbiterLost, ArbiterRefused
 from gateway.roles import Principal
+from gateway.stream_frames import Frames, frames_of
 from gateway.stream_till import Till
 from gateway.stream_wire import UNDECODABLE, WIRES, Wire, fault_text
 
@@ -93,12 +94,14 @@ class Stream:
             transport = request.transport
             if transport is not None:
                 watch_line(transport)
-                await self._host(ws, transport, wire)
+                await self._host(ws, transport, wire, frames_of(request))
         finally:
             self._open -= 1
         return ws
 
-    async def _host(self, ws: web.WebSocketResponse, transport: asyncio.Transport, wire: Wire) -> None:
+    async def _host(
+        self, ws: web.WebSocketResponse, transport: asyncio.Transport, wire: Wire, frames: Frames | None
+    ) -> None:
         greeted = await self._greet(ws, wire)
         if isinstance(greeted, Notice):
             if not ws.closed:

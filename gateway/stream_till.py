@@ -1,6 +1,7 @@
 """One terminal's connection, once it is welcome: its messages, their answers, its end.
 
-Theory of operation. The only task of a connection is its receive loop. A message is decoded and admitted in one go, and
+Theory of operation. The only task of a connection is its receive loop, which most messages do not even wake
+(stream_frames.py). A message is decoded and admitted in one go, and
 when the last of its scans is in the log the lane calls `Till._answer`, which writes the frame at once: no task and no
 future for a message, none for a scan (but where a typed code is taken: its campaign must be looked up before anybody
 is told who was first). The frame goes straight to the transport. That is right because a server's
@@ -40,6 +41,7 @@ from gateway.messages import (
 )
 from gateway.money import money_text
 from gateway.offline_rules import Outage
+from gateway.stream_frames import Frames
 from gateway.stream_wire import NO_REVERSAL, NO_SCAN, UNDECODABLE, LooseRedeem, Wire, fault_text, read_each
 from gateway.texts import moment_text
 
@@ -62,14 +64,23 @@ class Till:
     """One terminal's connection once it is welcome. Everything but `run` is synchronous."""
 
     def __init__(
-        self, stream: "Stream", ws: web.WebSocketResponse, transport: asyncio.Transport, wire: Wire, terminal: Terminal
+        self,
+        stream: "Stream",
+        ws: web.WebSocketResponse,
+        transport: asyncio.Transport,
+        wire: Wire,
+        terminal: Terminal,
+        frames: Frames | None = None,
     ) -> None:
         self._stream, self._ws, self._transport, self._wire = stream, ws, transport, wire
         self.terminal = terminal
         self._terminals = stream.core.control.directory.terminals
+        self._frames = frames
+        if frames is not None and wire.kind is WSMsgType.BINARY:
+            frames.take = self._take_directly
         self._unanswered = 0
         self._room: asyncio.Future[None] | None = None
-        self._leaving = self._finishing = False
+        self._is_full = self._leaving = self._finishing = False
         self._outage = Outage()  # what it tells of it on this connection
         self._farewell: asyncio.Task[None] | None = None
 
@@ -82,6 +93,7 @@ class Till:
                 break
             self._take(message.data)
             if self._unanswered >= UNANSWERED_MAX and not self._leaving:
+                self._is_full = True
                 self._room = self._stream.loop.create_future()
                 await self._room
         if message.type in (WSMsgType.BINARY, WSMsgType.TEXT):
@@ -132,13 +144,20 @@ class Till:
         self._transport.abort()
 
     def _make_room(self) -> None:
+        if self._frames is not None:
+            self._stream.loop.call_soon(self._frames.go_on)
         room, self._room = self._room, None
         if room is not None and not room.done():
             room.set_result(None)
 
     # --- a message ---
 
-    def _take(self, content: bytes | str) -> None:
+    def _take_directly(self, content: bytearray) -> bool:
+        self._take(content)
+        self._is_full = self._unanswered >= UNANSWERED_MAX and not self._leaving
+        return not self._is_full
+
+    def _take(self, content: bytes | bytearray | str) -> None:
         if self._leaving or self._finishing:
             return
         try:
@@ -155,7 +174,7 @@ class Till:
         else:
             self.leave(WSCloseCode.POLICY_VIOLATION, "out_of_turn", "this message has its place before the welcome")
 
-    def _take_loosely(self, content: bytes | str, error: Exception) -> None:
+    def _take_loosely(self, content: bytes | bytearray | str, error: Exception) -> None:
         try:
             message = self._wire.decode_loosely(content)
         except UNDECODABLE:
@@ -255,7 +274,8 @@ class Till:
 
     def _tell(self, ref: int, codes: bytearray, asked: Asked, details: dict[int, Detail]) -> None:
         self._unanswered -= max(len(codes), MESSAGE_WEIGHT)
-        if self._room is not None:
+        if self._is_full:
+            self._is_full = False
             self._make_room()
         places = [Place(*place[1:]) for place in asked.places]
         self.send(Verdicts(ref, bytes(codes), asked.at_ms, places, details))

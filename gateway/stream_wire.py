@@ -51,8 +51,8 @@ class Wire:
     def __init__(self, codec: Any, kind: WSMsgType) -> None:
         self.kind = kind
         self.encode: Callable[[FromGateway], bytes] = codec.Encoder().encode
-        self.decode: Callable[[bytes | str], FromTill] = codec.Decoder(FromTill).decode
-        self.decode_loosely: Callable[[bytes | str], LooseRedeem | LooseReverse]
+        self.decode: Callable[[bytes | bytearray | str], FromTill] = codec.Decoder(FromTill).decode
+        self.decode_loosely: Callable[[bytes | bytearray | str], LooseRedeem | LooseReverse]
         self.decode_loosely = codec.Decoder(LooseRedeem | LooseReverse).decode
         self.decode_scan: Callable[[msgspec.Raw], Redeem] = codec.Decoder(Redeem).decode
         self.decode_reversal: Callable[[msgspec.Raw], Reverse] = codec.Decoder(Reverse).decode

@@ -11,8 +11,8 @@ A curve of waiting time over load has no knee of its own: where it seems to bend
              loads. This is the figure to plan with.
   knee       the point of the largest difference between the curve and its chord, both scaled to a unit square: V.
              Satopää, J. Albrecht, D. Irwin, B. Raghavan, "Finding a 'Kneedle' in a haystack", ICDCS workshops 2011,
-             without smoothing or sensitivity; p99 on a logarithmic axis, as the picture shows it. Where the curve
-             does not rise TIMES over, there is none.
+             without smoothing or sensitivity; p99 on a logarithmic axis, as the picture shows it; p50 as its lower
+             bound where p99 is beyond all answers. Where the curve does not rise TIMES over, there is none.
 """
 
 import math
@@ -136,7 +136,8 @@ def sustained_load(points: Sequence[LoadPoint], limit_ms: float) -> float | None
 
 def knee_load(points: Sequence[LoadPoint]) -> float | None:
     """Where a rising curve lies farthest below its chord; None where it does not rise enough to speak of."""
-    curve = [(one.offered, math.log(one.p99)) for one in points if one.p99]
+    told = ((one.offered, one.p99 or one.p50) for one in points)
+    curve = [(offered, math.log(waited)) for offered, waited in told if waited]
     if len(curve) < 3:
         return None
     (low, first), (high, last) = curve[0], curve[-1]

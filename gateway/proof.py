@@ -88,7 +88,7 @@ async def _walk(log: LogReader, facts: LogFacts, rebuilt: FoldedState) -> None:
 
 
 async def read_live(valkey: Redis, partitions: int) -> Live:
-    """Every key of every partition but the redis stream of recent batches. Raises redis.exceptions.RedisError."""
+    """Heads and hashes of every partition. Raises redis.exceptions.RedisError."""
     heads = {partition: await live_head(valkey, partition) for partition in range(partitions)}
     return Live({key: fields async for key, fields in live_hashes(valkey, partitions)}, heads)
 
@@ -101,12 +101,18 @@ async def live_head(valkey: Redis, partition: int) -> Head:
 async def live_hashes(valkey: Redis, partitions: int) -> AsyncIterator[tuple[bytes, dict[bytes, bytes]]]:
     """The hashes of vouchers and codes, one after the other, each once. Raises redis.exceptions.RedisError."""
     for partition in range(partitions):
-        prefix, told = b"{%d}" % partition, set[bytes]()
-        async for key in valkey.scan_iter(match=prefix + b"*", count=SCAN_COUNT):
-            if key not in (prefix + b"head", prefix + b"log") and key not in told:
-                told.add(key)  # a SCAN may tell a key twice while the server's table grows
-                fields = await valkey.hgetall(key)
-                yield key, {_octets(field): _octets(value) for field, value in fields.items()}
+        async for found in hashes_of(valkey, partition):
+            yield found
+
+
+async def hashes_of(valkey: Redis, partition: int) -> AsyncIterator[tuple[bytes, dict[bytes, bytes]]]:
+    """The same, of one partition."""
+    prefix, told = b"{%d}" % partition, set[bytes]()
+    async for key in valkey.scan_iter(match=prefix + b"*", count=SCAN_COUNT):
+        if key not in (prefix + b"head", prefix + b"log", prefix + b"run") and key not in told:
+            told.add(key)  # a SCAN may tell a key twice while the server's table grows
+            fields = await valkey.hgetall(key)
+            yield key, {_octets(field): _octets(value) for field, value in fields.items()}
 
 
 def _octets(reply: bytes | str | None) -> bytes:

@@ -29,7 +29,7 @@ import msgspec
 
 from eventstore.bulk_fold import BulkFold, Finished
 from eventstore.events import encode_records
-from eventstore.log import AppendRefused, Batch, EventLog, Head, LogDamaged
+from eventstore.log import AppendRefused, Batch, EventLog, Head, LogDamaged, LogReader
 from gateway.claims import Arbiter
 
 ROUNDS_MAX = 20  # each round makes progress unless another gateway interferes; after twenty it is left alone a while
@@ -227,7 +227,7 @@ async def _replay(arbiter: Arbiter, log: EventLog, partition: int, first_seq: in
 
 
 async def fold_log(
-    log: EventLog, partition: int, purged: Collection[int], advance: Callable[[int], None] = lambda batches: None
+    log: LogReader, partition: int, purged: Collection[int], advance: Callable[[int], None] = lambda batches: None
 ) -> Folded:
     """Fold the partition's whole log in this process's memory; `advance` is told how many more batches were folded.
 
@@ -245,7 +245,7 @@ async def fold_log(
     return Folded(fold.head, fold.finished(purged))
 
 
-async def _read(log: EventLog, partition: int, first_seq: int, limit: int) -> list[Batch]:
+async def _read(log: LogReader, partition: int, first_seq: int, limit: int) -> list[Batch]:
     batches = await log.read(partition, first_seq, limit)
     if not batches or batches[0].seq != first_seq:
         raise LogDamaged(partition, first_seq, "the batch is missing")

@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from cli_world import Shell, open_market, serving, spawn
+
+from gateway.embedded import endpoint_of
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +96,19 @@ def test_a_damaged_batch_is_named_and_is_exit_code_3(shell: Shell) -> None:
     assert (told.code, told.json["intact"], told.json["partition"], told.json["seq"]) == (3, False, "0", 2)
     assert shell("log", "export").code == 3
     assert shell("doctor").code == 3
+
+
+def test_verify_compares_the_state_of_valkey(served: Shell) -> None:
+    told = served.json("log", "verify", "--state")
+    assert (told["intact"], told["state"], told.get("different")) == (True, "equal", None)
+    endpoint = endpoint_of(served.data)
+    assert endpoint is not None
+    with redis.Redis(unix_socket_path=endpoint.unix_path, host=endpoint.host or "", port=endpoint.port or 0) as client:
+        client.hset("{0}v999:0", "1", b"R" * 32)
+        wrong = served("log", "verify", "--state", "--json")
+        assert (wrong.code, wrong.json["state"], wrong.json["different"]) == (3, "different", ["{0}v999:0"])
+        client.delete("{0}v999:0")
+    assert served.json("log", "verify", "--state")["state"] == "equal"
 
 
 # --- rebuild ---

@@ -1,0 +1,39 @@
+"""Whether Valkey holds what the log says, hash for hash: the log folded in memory, some 60 bytes a voucher."""
+
+from collections.abc import Callable, Collection
+
+import msgspec
+from redis.asyncio import Redis
+
+from eventstore.bulk_fold import by_field
+from eventstore.log import LogReader
+from gateway.proof import hashes_of, live_head
+from gateway.recovery import fold_log
+
+DIFFERENCES_MAX = 20  # told by key; what is wrong shows in the first of them
+
+
+class StateChecked(msgspec.Struct, frozen=True):
+    """Of one partition. `moved`: something was redeemed meanwhile, so that nothing can be said."""
+
+    hashes: int
+    different: list[str]  # keys, at most DIFFERENCES_MAX
+    moved: bool = False
+
+
+async def check_state(
+    log: LogReader, partition: int, purged: Collection[int], valkey: Redis, advance: Callable[[int], None]
+) -> StateChecked:
+    """Compare one partition. Raises LogDamaged, LogFailed, LogLost, redis.exceptions.RedisError."""
+    folded = await fold_log(log, partition, purged, advance)
+    expected = dict(folded.hashes)
+    count, different = len(expected), []
+    if await live_head(valkey, partition) != folded.head:
+        return StateChecked(count, [], moved=True)
+    async for key, fields in hashes_of(valkey, partition):
+        held = expected.pop(key, None)
+        if held is None or by_field(held) != fields:
+            different.append(key.decode())
+    different += [key.decode() for key in expected]
+    moved = await live_head(valkey, partition) != folded.head
+    return StateChecked(count, sorted(different)[:DIFFERENCES_MAX], moved)

@@ -25,6 +25,7 @@ from loadtest.run_files import RUN_FILE, Fault, Run, read_run
 SLOW_US = 1_000_000
 FREEZE_S = 5.0
 FREEZE_AFTER = 0.4  # of the run
+WORKERS = 2  # a thousand answers at once, after the freeze, must not make one generator late
 BEGIN_S_MAX = 60.0
 POLL_S = 0.02
 TABLE_COLUMNS = 100  # it stays whole where the terminal is narrower, or none
@@ -96,7 +97,7 @@ def _measured(model: str, scenario: Path, directory: Path, users: int, seconds: 
         token = (gateway.directory / "secrets" / "admin.token").read_text().strip()
         options = ("--model", model, "--closed-users", str(users), "--run-directory", str(directory))
         line = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--only-summary"]
-        line += ["--scenario", str(scenario), "--host", gateway.url, *options]
+        line += ["--processes", str(WORKERS), "--scenario", str(scenario), "--host", gateway.url, *options]
         with (scenario.parent / f"{model}.log").open("w+b") as log:
             environment = os.environ | {"TILLGATE_ADMIN_TOKEN": token}
             locust = subprocess.Popen(line, env=environment, stdout=log, stderr=log)

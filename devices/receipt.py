@@ -8,6 +8,7 @@ names the redemption, so that whoever keeps the books finds it in the log.
 import asyncio
 import queue
 import threading
+import time
 from collections.abc import Callable
 from datetime import datetime
 from typing import Protocol
@@ -17,7 +18,6 @@ import msgspec
 
 from devices.config import ConfigFault
 from devices.feedback import Mood, Told, printable, tail_of, told_text
-from devices.outbox import Answer
 from devices.page_config import ReceiptConfig
 from gateway.messages import Verdict
 
@@ -58,9 +58,12 @@ class Slip(msgspec.Struct, frozen=True):
     at_ms: int
 
 
-def slip_of(answer: Answer) -> Slip | None:
-    """None: nothing to print."""
-    if answer.is_reversal or answer.verdict != Verdict.ACCEPTED:
+def slip_of(told: Told, now_ms: int) -> Slip | None:
+    """None: nothing to print. What was accepted offline is printed then, and not again when it is settled."""
+    if told.key == "accepted_offline":
+        return Slip(tail_of(told.redemption_id), printable(told.words), "", now_ms)
+    answer = told.answer
+    if answer is None or answer.is_reversal or answer.is_fact or answer.verdict != Verdict.ACCEPTED:
         return None
     place = answer.place
     log_place = f"{place.partition}/{place.seq}/{place.index}" if place else ""
@@ -134,7 +137,7 @@ class ReceiptScreen:
         threading.Thread(target=self._print, name="receipts", daemon=True).start()
 
     def tell(self, told: Told) -> str:
-        slip = slip_of(told.answer) if told.answer else None
+        slip = slip_of(told, time.time_ns() // 1_000_000)
         if slip:
             try:
                 self._slips.put_nowait(slip)

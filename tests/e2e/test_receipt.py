@@ -8,6 +8,7 @@ import tty
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from page_world import PageTill, page_till
 from till_bench import until
@@ -46,10 +47,18 @@ def answer(verdict: int, *, is_reversal: bool = False) -> Answer:
     return Answer(b"\xab" * 16, b"\xab" * 16, is_reversal, verdict, Position(0, 17, 3), AT_MS, offer="Tea, 5.00 CNY")
 
 
+def told(one: Answer) -> Told:
+    return Told(Mood.GOOD, redemption_id=one.redemption_id, answer=one)
+
+
 def test_only_an_accepted_redemption_has_a_slip() -> None:
-    assert slip_of(answer(Verdict.ACCEPTED)) == Slip("#ababab", "Tea, 5.00 CNY", "0/17/3", AT_MS)
-    assert not [v for v in range(1, 256) if slip_of(answer(v))]
-    assert slip_of(answer(Verdict.ACCEPTED, is_reversal=True)) is None
+    assert slip_of(told(answer(Verdict.ACCEPTED)), 1) == Slip("#ababab", "Tea, 5.00 CNY", "0/17/3", AT_MS)
+    assert not [v for v in range(1, 256) if slip_of(told(answer(v)), 1)]
+    assert slip_of(told(answer(Verdict.ACCEPTED, is_reversal=True)), 1) is None
+    offline = Told(Mood.OFFLINE, "accepted_offline", bytes([0xAB]) * 16, "lane1", "Tea, 5.00 CNY")
+    assert slip_of(offline, AT_MS) == Slip("#ababab", "Tea, 5.00 CNY", "", AT_MS)
+    settled = msgspec.structs.replace(answer(Verdict.ACCEPTED), is_fact=True)
+    assert slip_of(told(settled), 1) is None, "its shopper has a slip"
 
 
 @pytest.mark.parametrize("columns", (32, 42, 48))

@@ -163,6 +163,8 @@ def acknowledged(ids: Ids, cannot: str) -> Judgement:
 def asked_for(ids: Ids, cannot: str) -> Judgement:
     """L3."""
     compared = {"records": ids.logged, "of others": ids.before}
+    if ids.answers and not ids.logged and ids.before:
+        cannot = cannot or "the log dates all its records before the run: do the clocks differ?"
     return _judgement("L3", "every logged redemption was asked for", [ids.phantoms], compared, cannot)
 
 

@@ -73,7 +73,8 @@ def write(run: Path, journal: Journal) -> None:
     with Recorder(run, 0) as recorder:
         for attempt in journal:
             recorder.note(attempt)
-    (run / "run.json").write_bytes(msgspec.json.encode(run_of(len(journal))))
+    made = msgspec.structs.replace(run_of(len(journal)), started_ms=wall_ms() - 60_000)
+    (run / "run.json").write_bytes(msgspec.json.encode(made))
 
 
 @pytest.fixture
@@ -172,7 +173,8 @@ def test_a_damaged_batch_is_named_and_no_gateway_is_needed_for_that(ran: tuple[P
 
 def test_what_cannot_be_told_is_no_success(ran: tuple[Path, Journal]) -> None:
     run, journal = ran
-    (run / "run.json").write_bytes(msgspec.json.encode(run_of(len(journal) + 1)))
+    made = msgspec.structs.replace(run_of(len(journal) + 1), started_ms=wall_ms() - 60_000)
+    (run / "run.json").write_bytes(msgspec.json.encode(made))
     told, found = verified(run)
     assert told.code == 1
     assert {name for name, one in found.items() if one["holds"] is None} == {"L2", "L3", "L7", "L9"}

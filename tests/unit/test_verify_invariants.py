@@ -58,6 +58,15 @@ def test_what_others_did_before_the_run_is_no_phantom() -> None:
     assert id_of(62).hex() in evidence.judged()["L3"].counterexample
 
 
+def test_a_log_that_is_all_older_than_the_run_proves_nothing() -> None:
+    evidence = Evidence()
+    for batch in evidence.batches_of(0) + evidence.batches_of(1):
+        early = batch.payload[:8] + (START_MS - 5000).to_bytes(8, "big") + batch.payload[16:]
+        evidence.reseal(batch.partition, batch.seq, payload=early)
+    found = evidence.judged()["L3"]
+    assert (found.holds, found.why) == (None, "the log dates all its records before the run: do the clocks differ?")
+
+
 def test_a_scan_decided_before_the_end_may_be_logged_a_moment_after_it() -> None:
     evidence = Evidence()
     late_ms = START_MS + 60_000 + 40

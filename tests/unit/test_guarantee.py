@@ -1,6 +1,5 @@
 """The page that says what "accepted" means names tests that exist."""
 
-import ast
 import re
 from pathlib import Path
 
@@ -12,10 +11,9 @@ def test_every_crash_point_names_a_test_there_is() -> None:
     rows = [line for line in PAGE.read_text().splitlines() if line.startswith("|") and "`test_" in line]
     named = {name for line in rows for name in re.findall(r"`(test_\w+)`", line)}
     there = {
-        node.name
+        name
         for file in (ROOT / "tests").rglob("test_*.py")
-        for node in ast.walk(ast.parse(file.read_text()))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        for name in re.findall(r"def (test_\w+)\(", file.read_text())
     }
     assert len(rows) > 20
     assert not named - there, "named on the page, and no test"

@@ -127,7 +127,7 @@ def comparison_sentence(one: Comparison) -> str:
     if one.base_void or one.other_void:
         return f"Not to be compared with {one.base}: a void run is neither better nor worse."
     counts = {word: sum(row.judgement == word for row in one.rows) for word in ("better", "worse", "differs")}
-    told = [f"{count} {'differ' if word == 'differs' else word}" for word, count in counts.items() if count]
+    told = [f"{count} {word if word != 'differs' else 'different'}" for word, count in counts.items() if count]
     return (
         f"Against {one.base}: {', '.join(told) or 'nothing differs'} by more than noise, of {len(one.rows)} quantities."
     )

@@ -193,7 +193,7 @@ def comparison(one: Comparison) -> str:
     rows = "".join(map(_row, one.rows))
     heads = "".join(
         f'<th scope="col">{escape(head)}</th>'
-        for head in ("", "more than noise?", "baseline", "this run", "ratio", "95 % interval")
+        for head in ("", "beyond noise?", "baseline", "this run", "ratio", "95 % interval")
     )
     return (
         f'<section class="card" id="baseline"><h2>Against the baseline: {escape(one.base)}</h2>'

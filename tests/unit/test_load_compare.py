@@ -155,7 +155,7 @@ class TestCommand:
         assert "within noise" in capsys.readouterr().out
         assert tillgate(["load", "compare", base, again, slower, "--json"]) == 3
         told = msgspec.json.decode(capsys.readouterr().out)
-        assert [one["other"] for one in told] == [again, slower]
+        assert [one["other"] for one in told] == ["again", "slower"]
         assert tillgate(["load", "compare", base, slower, "--markdown"]) == 3
         assert "**worse**" in capsys.readouterr().out
         assert tillgate(["load", "compare", base]) == 2

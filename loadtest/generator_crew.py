@@ -11,7 +11,7 @@ import asyncio
 import heapq
 import time
 from collections import deque
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from itertools import count
 from random import Random
 from typing import Any
@@ -24,6 +24,7 @@ from loadtest.recorder import Recorder
 from loadtest.run_files import Attempt
 from loadtest.scenario import Scenario
 
+NEVER_US = 1 << 62
 DOUBLINGS_MAX = 3  # of the time a till waits for an answer: a gateway that is behind is not asked ever more
 CONNECTING_AT_ONCE = 64  # greetings under way: each costs the gateway a signature check
 REVERSED = "reversed"
@@ -39,6 +40,8 @@ class Crew:
         self.zero_ns = self.zero_ms = 0
         self.started = self.completed = self.dropped = self.reconnects = 0
         self.under_way = 0  # without an answer
+        self.due_us = NEVER_US  # when `ring` must be called, be the timer late
+        self.ring: Callable[[], None] = lambda: None
         self.is_over = False
         self.broken: asyncio.Future[str] = self.loop.create_future()
         self._recorder = recorder
@@ -134,6 +137,8 @@ class Crew:
             self.completed += 1
             if verdict == ACCEPTED:
                 self.deeds.remember(asked)
+            if asked.ended_us >= self.due_us:  # a flood of answers must not make arrivals late
+                self.ring()
         elif verdict != asked.verdict or (verdict == ACCEPTED and body != asked.said):
             asked.differ = asked.differ or verdict != REVERSED  # somebody may have reversed it meanwhile
         self._finish(asked)

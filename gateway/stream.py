@@ -109,7 +109,7 @@ class Stream:
                 await ws.close(code=WSCloseCode.POLICY_VIOLATION, message=greeted.code.encode())
             return
         terminal, takes_grants = greeted
-        till = Till(self, ws, transport, wire, terminal)
+        till = Till(self, ws, transport, wire, terminal, frames)
         if (earlier := self._tills.get(terminal.number)) is not None:
             earlier.leave(WSCloseCode.POLICY_VIOLATION, "replaced", "this terminal has connected again")
         self._tills[terminal.number] = till

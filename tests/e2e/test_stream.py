@@ -282,6 +282,9 @@ async def test_many_unanswered_messages_wait_and_are_all_answered(here: Site) ->
     count = stream_till.UNANSWERED_MAX // stream_till.MESSAGE_WEIGHT * 4
     codes = await here.w.codes(count)
     async with here.till(1) as till:
+        frames = here.gateway.stream._tills[1]._frames
+        assert frames is not None
+        assert frames.take is not None, "its messages are taken past aiohttp's queue"
         for ref, code in enumerate(codes):
             await till.send(RedeemMany(ref, [here.w.scan(code)]))
         answers = [await till.next(Verdicts) for _ in codes]

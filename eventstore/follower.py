@@ -11,6 +11,7 @@ from eventstore.log import EMPTY_HEAD, Batch, Head, LogDamaged, LogLost, LogRead
 FOLLOW_BATCHES = 128  # one read, one transaction of the projection: about 8,000 records, 10 ms of its thread
 OFFERED_MAX = 512  # batches in memory waiting to be followed: two rounds; what is beyond is read from the log again
 LINGER_SECONDS = 0.1  # what moved is gathered this long: fewer, larger transactions; a waiting caller cuts it short
+RETURN_SECONDS_MAX = 10.0  # a Valkey that still has what a log lost gives it back when its partition recovers
 POLL_SECONDS = 0.25  # other holders of the log do not wake us
 
 
@@ -117,12 +118,24 @@ class Follower:
                 self._leave(partition, damage)
                 continue
             if not held and self._on_damage is not None:
-                # An older log in this one's place. Who tells an operator so must still know it after the next start.
-                self._leave(partition, LogDamaged(partition, applied.seq, "the log ends before it, and had it once"))
-                continue
+                held = await self._given_back(partition, applied.seq)
+                if not held:  # an older log: who tells an operator so must still know it after the next start
+                    self._leave(
+                        partition, LogDamaged(partition, applied.seq, "the log had it once, and ends before it")
+                    )
+                    continue
             if not held or held[0].tip != applied.tip:
                 return False
         return True
+
+    async def _given_back(self, partition: int, seq: int) -> list[Batch]:
+        """The batch, if it comes within RETURN_SECONDS_MAX."""
+        waited_s, held = 0.0, list[Batch]()
+        while not held and waited_s < RETURN_SECONDS_MAX:
+            await asyncio.sleep(POLL_SECONDS)
+            waited_s += POLL_SECONDS
+            held = await self._log.read(partition, seq, 1)
+        return held
 
     async def _round(self) -> bool:
         """One read of each partition; True if there is certainly more."""

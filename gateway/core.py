@@ -24,18 +24,9 @@ from gateway.directory import Directory, Rejected
 from gateway.facts import Facts
 from gateway.ids import RecentIds
 from gateway.lane import Lane, OnBatch
-from gateway.ledger import Ledger, add_ids_ahead, lost_since, recent_ids, use_ids
+from gateway.ledger import Ledger, add_ids_ahead, recent_ids, use_ids
 from gateway.offline_codes import OfflineKeys
-from gateway.recovery import (
-    NOTHING_COUNTED,
-    Counted,
-    Fold,
-    Folded,
-    PartitionHalted,
-    Recovered,
-    fold_log,
-    nothing_stored,
-)
+from gateway.recovery import UNCOUNTED, Counted, Fold, Folded, PartitionHalted, Recovered, fold_log, nothing_stored
 from gateway.redeem import Redeemer
 from gateway.reported import Reported
 from gateway.reversals import Reversals
@@ -256,6 +247,12 @@ def _rememberer(recent: RecentIds, now_ms: Callable[[], int]) -> Callable[[Batch
     return on_read
 
 
+def _counting(log: EventLog, counted: Counted) -> tuple[CampaignCounters, Follower]:
+    counters = CampaignCounters(applied=counted.applied)
+    begins = {partition: counted.heads.get(partition, EMPTY_HEAD) for partition in range(log.partitions)}
+    return counters, Follower(log, counters, begins, lambda damage: None)
+
+
 def _slow_doors(
     desk: Desk,
     redeemer: Redeemer,
@@ -280,7 +277,7 @@ async def open_core(
     now_ms: Callable[[], int] = wall_ms,
     shared: DeploymentLog | None = None,
     stored: Callable[[int], Awaitable[Folded | None]] = nothing_stored,
-    counted: Counted = NOTHING_COUNTED,
+    counted: Counted = UNCOUNTED,
 ) -> Core:
     """Open the log, fold control, start every lane's recovery. Raises LogLocked, LogDamaged, FileNotFoundError.
 
@@ -308,9 +305,7 @@ async def open_core(
     recent, complete_since_ms = await recent_ids(log, now_ms())
     on_read = _rememberer(recent, now_ms) if shared else None
     follower = Follower(log, index, index.checkpoint, on_damage, on_read)
-    counters = CampaignCounters(applied=counted.applied)
-    begins = {partition: counted.heads.get(partition, EMPTY_HEAD) for partition in range(log.partitions)}
-    counting = Follower(log, counters, begins, lambda damage: None)
+    counters, counting = _counting(log, counted)
     fatal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def on_batch(batch: Batch, seconds: float) -> None:
@@ -343,8 +338,6 @@ async def open_core(
     core = Core(log, index, parts)
     core.watch(add_ids_ahead(recent, ledger, index, complete_since_ms, now_ms()))
     for lane in lanes:
-        if (lost := await lost_since(log, lane.partition, index)) is not None:
-            lane.halt(lost)
-        else:
-            lane.recover("starting")
+        lane.seen_seq = index.checkpoint[lane.partition].seq
+        lane.recover("starting")
     return core

@@ -13,6 +13,7 @@ import enum
 import struct
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from eventstore.events import Extra, encode_records
@@ -125,8 +126,10 @@ class Lane:
         self.state = LaneState.RECOVERING
         self.why = "starting"  # why it is not admitting
         self.durable_seq = 0
+        self.seen_seq = 0  # what this gateway had read of the log before: it must not end sooner now
         self._arbiter, self._log = arbiter, log
-        self._now_ms, self._mint_tip, self._fold = now_ms, mint_tip, fold
+        self._now_ms, self._mint_tip = now_ms, mint_tip
+        self._agree = partial(recover, arbiter, log, partition, mint_tip=mint_tip, now_ms=now_ms, fold=fold)
         self._on_batch, self._on_fatal, self._on_recovered = on_batch, on_fatal, on_recovered
         self._forming = _Forming()
         self._full: deque[_Forming] = deque()
@@ -292,14 +295,7 @@ class Lane:
             if self._under_way:  # own appends first: they may still join
                 await asyncio.wait(self._under_way)
             try:
-                outcome = await recover(
-                    self._arbiter,
-                    self._log,
-                    self.partition,
-                    mint_tip=self._mint_tip,
-                    now_ms=self._now_ms,
-                    fold=self._fold,
-                )
+                outcome = await self._agree(seen_seq=max(self.seen_seq, self.durable_seq))
             except (ArbiterLost, ArbiterRefused, ArbiterUnfit, LogLost, Unsettled) as error:
                 if self.state is LaneState.RECOVERING:  # nobody halted it meanwhile
                     self.why = str(error)

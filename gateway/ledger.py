@@ -10,7 +10,6 @@ from eventstore.log import Batch, EventLog, LogDamaged, LogLost
 from eventstore.projections import Place, RedemptionIndex
 from eventstore.vouchers import REVERSED, Entry
 from gateway.ids import RecentIds
-from gateway.recovery import halt_text
 
 AHEAD_MS_MAX = 86_400_000  # a clock more than a day ahead is noticed by people
 AHEAD_IDS_MAX = 10_000  # more ids from the future than this, and all up to the newest of them are looked up
@@ -140,18 +139,3 @@ async def add_ids_ahead(recent: RecentIds, ledger: Ledger, index: RedemptionInde
         return
     newest_ms = int.from_bytes(ahead[-1][:6], "big") if len(ahead) == AHEAD_IDS_MAX else floor_ms
     recent.trust_from(max(floor_ms, newest_ms))
-
-
-async def lost_since(log: EventLog, partition: int, index: RedemptionIndex) -> str | None:
-    """What to tell where the log ends before what was read of it once: an older one was put in its place.
-
-    A Valkey that went on running says so as well, but a private one that starts knows only what the log says.
-    """
-    had = index.checkpoint[partition].seq
-    if not had:
-        return None
-    try:
-        head = await log.head(partition)
-    except (LogDamaged, LogLost):  # its recovery will say so
-        return None
-    return halt_text("this gateway had read up to", had, head.seq) if had > head.seq else None

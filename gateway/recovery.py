@@ -12,8 +12,8 @@ newest batches. Comparing the two heads leaves these cases:
     FORKED     Valkey's head is on another chain: throw its state away and rebuild it from the log
     RESTARTED  the head is the log's, or older, but Valkey has read its state from an append-only file since it was last
                rebuilt, and such a file has no checksums: a rotten bit would be believed. Rebuild it, too (decision 11)
-    HALT       Valkey is ahead and the joining batches are gone, or the log itself is damaged: nobody can tell what was
-               promised, so an operator must
+    HALT       Valkey is ahead and the joining batches are gone, or the log ends before what was read of it once, or it
+               is damaged: nobody can tell what was promised, so an operator must
 
 `plan` decides, `recover` carries it out and looks again until it is READY. It may run in several gateways at once: an
 append joins once, `restore` is compare-and-set on the head, a rebuild whose token was taken away changes nothing any
@@ -81,7 +81,7 @@ class Counted(msgspec.Struct, frozen=True):
     applied: Sequence[tuple[int, int, int]]
 
 
-NOTHING_COUNTED = Counted({}, ())
+UNCOUNTED = Counted({}, ())
 
 
 async def nothing_stored(partition: int) -> Folded | None:
@@ -123,8 +123,9 @@ async def recover(
     mint_tip: Callable[[], bytes],
     now_ms: Callable[[], int],
     fold: Fold,
+    seen_seq: int = 0,
 ) -> Recovered:
-    """Bring Valkey and the log together.
+    """Bring Valkey and the log together; `seen_seq` is the newest batch that was ever read of this log.
 
     Raises PartitionHalted, LogFailed; and, to be tried again, Unsettled, LogLost, ArbiterLost/Refused/Unfit.
     """
@@ -140,17 +141,19 @@ async def recover(
             branch, stream = await _look(arbiter, log, partition, log_head, valkey)
             if branch in (Branch.READY, Branch.BEHIND) and not await arbiter.is_believed(partition):
                 branch = Branch.RESTARTED if valkey.seq else branch
-            if branch is Branch.READY:
-                return Recovered(log_head, tuple(done) or (branch,))
             if branch is Branch.HALT:
                 # Both moved on while we looked if another gateway is at work: then these were no two ends of one gap.
                 if (log_head, valkey) != (await log.head(partition), await arbiter.head(partition)):
                     continue
                 raise PartitionHalted(partition, halt_text("Valkey is at", valkey.seq, log_head.seq))
+            if branch is not Branch.AHEAD and log_head.seq < seen_seq:
+                raise PartitionHalted(partition, halt_text("this gateway had read up to", seen_seq, log_head.seq))
+            if branch is Branch.READY:
+                return Recovered(log_head, tuple(done) or (branch,))
             done.append(branch)
             if branch is Branch.AHEAD:
                 await log.append(stream)
-                if not await arbiter.is_believed(partition):
+                if valkey.seq < seen_seq or not await arbiter.is_believed(partition):
                     continue
                 # From here on Valkey's head is on the log's chain. Looking again would find it ahead again as long as
                 # another gateway claims faster than we look.

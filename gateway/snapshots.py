@@ -24,7 +24,7 @@ from eventstore.events import CampaignPurged, decode_control
 from eventstore.log import CONTROL, LogDamaged, LogFailed, LogLost, LogReader, LogUnreadable
 from eventstore.snapshot import SNAPSHOT_FORMAT, Manifest, Refused, Why, check_owner, check_place
 from eventstore.snapshot_file import check_rows, join_rows, put_in_place, read_manifest, read_proven, remove_others
-from gateway.recovery import NOTHING_COUNTED, Counted, Folded
+from gateway.recovery import UNCOUNTED, Counted, Folded
 from gateway.settings import Config
 from gateway.shared_logs import DeploymentReader
 from gateway.snapshot_making import Advance, SnapshotFailed, fold_parts, parts_of, slices_for
@@ -74,13 +74,13 @@ class Snapshots:
         """What the newest has counted, where it is of this log. Raises FileNotFoundError, LogUnreadable, LogLost."""
         found = self.on_disk()
         if isinstance(found, Refused):
-            return NOTHING_COUNTED
+            return UNCOUNTED
         reader = await open_log_reader(self._config)
         try:
             if check_owner(found, reader.meta.deployment_id, reader.partitions) or await _place(reader, found):
-                return NOTHING_COUNTED
+                return UNCOUNTED
         except (LogDamaged, LogFailed):  # whoever opens it to write says so
-            return NOTHING_COUNTED
+            return UNCOUNTED
         finally:
             await reader.close()
         heads = {partition: found.head(partition) for partition in found.heads}

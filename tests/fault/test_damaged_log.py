@@ -71,9 +71,9 @@ async def test_a_bug_in_a_recovery_is_told(tmp_path: Path, valkey_endpoint: str)
     async with world(tmp_path, valkey_endpoint) as w:
         lane = w.core.lanes[0]
 
-        lane._log = None  # type: ignore[assignment]
+        lane._agree = None  # type: ignore[assignment]
         lane.recover("the test says so")
-        with pytest.raises(AttributeError):
+        with pytest.raises(TypeError):
             await asyncio.wait_for(asyncio.shield(w.core.fatal), 5)
 
 

@@ -164,6 +164,7 @@ async def test_a_snapshot_ahead_of_a_log_restored_from_a_backup_is_not_used(dire
     shutil.copy(directory / LOG_FILE, directory / "backup.db")
     async with site(directory) as here:
         await redeem(here, 10, "r2")
+        await here.w.core.follower.wait_until(0, (await here.w.core.log.head(0)).seq)  # it was indexed
     await snapshots_of(directory).write(None)
     shutil.copy(directory / "backup.db", directory / LOG_FILE)
     assert await why_refused(directory) is Why.AHEAD

@@ -120,6 +120,7 @@ class Gateway:
             now_ms=self._now_ms,
         )
         for lane in self.lanes:
+            lane.seen_seq = index.checkpoint[lane.partition].seq
             lane.recover("starting")
         self._beat()
         self._watched(self.control.run())

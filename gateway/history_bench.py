@@ -19,13 +19,27 @@ from pathlib import Path
 
 import msgspec
 
-from eventstore.events import BATCH_FORMAT, ENTRY_SCANNED, HEADER, KIND_VOUCHERS, RECORD, RECORD_BYTES, REDEEM
-from eventstore.log import TIP_BYTES, Batch, Head
+from eventstore.events import (
+    BATCH_FORMAT,
+    ENTRY_SCANNED,
+    HEADER,
+    KIND_VOUCHERS,
+    RECORD,
+    RECORD_BYTES,
+    REDEEM,
+    Control,
+    ControlEvent,
+    TerminalEnrolled,
+    TerminalOffered,
+    encode_control,
+)
+from eventstore.log import CONTROL, TIP_BYTES, Batch, Head
 from eventstore.sqlite_log import SqliteLog
 from gateway.core import LOG_FILE
 
 PARTITION = 0  # a bench has one
 BLOCK_RECORDS = 65_536  # made at once: 4 MiB
+ENROLLED_AT_ONCE = 500  # terminals a control batch: 60 kB
 RUN_BATCHES = 512  # appended at once: about 2 MiB, one transaction
 GOLDEN = 0.6180339887498949  # of a range: steps of about this size visit it all over
 
@@ -101,15 +115,41 @@ async def write(directory: Path, campaign: int, first: int, count: int, per_batc
     return Written(count, written + len(run), time.perf_counter() - started_s, path.stat().st_size)
 
 
+async def enrol(directory: Path, store: str, terminals: int, public_key: bytes) -> None:
+    """Enrol terminals 1 to `terminals` of a store, all with one device key; there are none yet. Raises LogLocked."""
+    log = SqliteLog.open(directory / LOG_FILE)
+    head, now_ms = await log.head(CONTROL), time.time_ns() // 1_000_000
+    for start in range(1, 1 + terminals, ENROLLED_AT_ONCE):
+        events: list[ControlEvent] = []
+        for number in range(start, min(start + ENROLLED_AT_ONCE, 1 + terminals)):
+            token_hash, label = number.to_bytes(32, "big"), f"till {number}"
+            offered = TerminalOffered(
+                terminal=number, store=store, label=label, token_hash=token_hash, expires_ms=now_ms
+            )
+            events += [offered, TerminalEnrolled(terminal=number, public_key=public_key)]
+        payload = encode_control(Control("bench", tuple(events)), at_ms=now_ms)
+        batch = Batch(CONTROL, head.seq + 1, head.tip, os.urandom(TIP_BYTES), payload, b"")
+        await log.append([batch])
+        head = Head(batch.seq, batch.tip)
+    await log.close()
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m gateway.history_bench", description="Write a long history.")
     parser.add_argument("directory", type=Path, help="of the deployment")
-    parser.add_argument("--events", type=int, required=True)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--events", type=int)
+    what.add_argument("--terminals", type=int, help="enrolled, with the key of --public-key, in --store")
+    parser.add_argument("--store")
+    parser.add_argument("--public-key", type=bytes.fromhex)
     parser.add_argument("--campaign", type=int, default=1)
     parser.add_argument("--first", type=int, default=1, help="first serial")
     parser.add_argument("--batch", type=int, default=64, help="records a batch, a power of two")
     asked = parser.parse_args()
+    if asked.terminals:
+        asyncio.run(enrol(asked.directory, asked.store, asked.terminals, asked.public_key))
+        return
     made = asyncio.run(write(asked.directory, asked.campaign, asked.first, asked.events, asked.batch))
     print(msgspec.json.encode(made).decode())
 

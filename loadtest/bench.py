@@ -33,6 +33,7 @@ from loadtest.bench_history import (
     remember,
     run_of,
 )
+from loadtest.bench_idle import SCAN_EVERY_SECONDS, idle_work
 from loadtest.bench_machine import beside, cpu_model, environment_of
 from loadtest.bench_plan import HTTP, STREAM, Load, Plan, Shape, Target
 from loadtest.bench_report import Mark, Row, Side, Work, as_object, check_of, print_report, side_of
@@ -93,7 +94,8 @@ KINDS = {
     "e": _Kind("stream, one terminal alone, one scan at a time", Shape(STREAM, 1), 5_000, _marks_e),
 }
 WORKS = ("g", "h")  # on a gateway of their own
-ROWS = ("a", "b", "c", "c2", "c3", "d", "e", *WORKS, "i")
+ROWS = ("a", "b", "c", "c2", "c3", "d", "e", "f", *WORKS, "i")
+USUAL = tuple(name for name in ROWS if name != "f")  # ten thousand connections take half a minute by themselves
 
 
 def _row_names(context: click.Context, parameter: click.Parameter, text: str) -> list[str]:
@@ -105,7 +107,7 @@ def _row_names(context: click.Context, parameter: click.Parameter, text: str) ->
 
 
 @click.command("bench")
-@click.option("--rows", default=",".join(ROWS), show_default=True, callback=_row_names, help="Which ones.")
+@click.option("--rows", default=",".join(USUAL), show_default=True, callback=_row_names, help="Which ones.")
 @click.option("--seconds", default=4.0, show_default=True, type=click.FloatRange(0.2, 60), help="Measured, a row.")
 @click.option(
     "--directory",
@@ -128,6 +130,7 @@ def command(
     (a) HTTP redeem   (b) stream, one scan a message   (c) stream, 64 scans a message
     (c2) the same with repeats and used vouchers       (c3) 256 scans a message
     (d) what Valkey alone does                         (e) one terminal alone
+    (f) 10,000 tills connected, not among the usual rows
     (g) an import beside redemptions                   (h) the issue of 1.2 million vouchers
     (i) bytes of Valkey, log and index a voucher
 
@@ -171,6 +174,9 @@ def _bench(
     if "d" in names:
         rows += claim_rows(rows, min(seconds, CLAIM_SECONDS_MAX), directory, tell)
     works = _worked(directory / "w", [name for name in names if name in WORKS], seconds, tell)
+    if "f" in names:
+        tell("(f) ten thousand tills")
+        works.insert(0, idle_work(directory / "f", max(seconds, SCAN_EVERY_SECONDS), generated))
     if "i" in names:
         tell("(i) what a voucher takes")
         works.append(state_work(directory))
@@ -204,7 +210,8 @@ def _loaded(
         tell(f"issuing {sum(wanted):,} vouchers, enrolling {tills} tills")
         stage = set_up(gateway, tills, max(1, sum(wanted)))
         environment = environment_of(directory, gateway.valkey_pid)
-        environment["vouchers"] = f"{sum(wanted):,} issued, drawn at random; partitions (NP): {PARTITIONS}"
+        if loaded:
+            environment["vouchers"] = f"{sum(wanted):,} issued, drawn at random; partitions (NP): {PARTITIONS}"
         Random(0).shuffle(stage.codes)  # noqa: S311 - load, not secrets
         rows, start = [], 0
         for name, count in zip(loaded, wanted, strict=True):

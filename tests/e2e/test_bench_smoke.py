@@ -36,4 +36,4 @@ def test_an_unknown_row_is_refused_by_name() -> None:
         [sys.executable, "-m", "gateway.cli", "bench", "--rows", "a,x"], capture_output=True, text=True
     )
     assert run.returncode == 2
-    assert "there is no row 'x'; the rows are a, b, c, c2, c3, d, e, g, h, i" in run.stderr
+    assert "there is no row 'x'; the rows are a, b, c, c2, c3, d, e, f, g, h, i" in run.stderr

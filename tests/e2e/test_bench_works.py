@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from loadtest import bench_work
+from loadtest import bench_idle, bench_work
 from loadtest.bench import generated
 from loadtest.bench_gateway import running_gateway, set_up
 from loadtest.bench_work import IMPORT_CONNECTIONS, import_vouchers, import_work, issue_work
@@ -28,6 +28,18 @@ def test_an_import_and_an_issue_are_measured_and_done_right(tmp_path: Path, monk
     assert issued.holds
     assert issued.figures["bytes of log a code"] < 10
     assert not list(tmp_path.glob("d/*.csv")), "codes are left behind"
+
+
+@pytest.mark.timeout(120)
+def test_many_tills_are_connected_and_what_each_takes_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench_idle, "IDLE_TILLS", 40)
+    monkeypatch.setattr(bench_idle, "SCAN_EVERY_SECONDS", 0.2)
+    work = bench_idle.idle_work(tmp_path / "d", 0.4, generated)
+    assert work.holds
+    assert work.figures["tills connected"] == 40
+    assert work.figures["scans a second"] > 50
 
 
 def test_what_a_voucher_takes_is_counted() -> None:

@@ -22,6 +22,7 @@ from gateway.messages import (
     Detail,
     Drain,
     FromTill,
+    Grant,
     Hello,
     Place,
     Proof,
@@ -61,6 +62,7 @@ class ScriptedGateway:
         self._terminal = terminal
         self.plan: deque[str] = deque()
         self.verdict_of: dict[str, Verdict] = {}  # by code, where it is not a good voucher
+        self.grant: Grant | None = None  # what its tills may accept offline
         self.offers: dict[str, str] = {}  # by code: what an accepted voucher is worth
         self.place_of_winner = Winner("store-9", "**42", AT_MS)
         self.messages: list[RedeemMany | ReverseMany] = []
@@ -150,6 +152,8 @@ class ScriptedGateway:
         assert hello.terminal == self._terminal
         await self._note(greeting=True)
         await ws.send_bytes(encode(Welcome("store-1", AT_MS, "en")))
+        if self.grant is not None and hello.takes_grants:
+            await ws.send_bytes(encode(self.grant))
         return True
 
     async def _answer(self, ws: web.WebSocketResponse, asked: RedeemMany | ReverseMany) -> None:

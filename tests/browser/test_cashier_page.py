@@ -10,9 +10,13 @@ from browser_world import axe_faults, chromium, needs_chromium, opened
 from page_world import PageTill, page_till
 from playwright.async_api import Browser, Page
 from screenshots import looks_like
-from scripted_gateway import SILENT
+from scripted_gateway import AT_MS, SILENT
+from till_bench import until
 
-from gateway.messages import Verdict, Winner
+from devices.offline_desk import FILE_NAME
+from gateway.codes import CodeKeys, KeyRing
+from gateway.messages import Grant, OfflineOffer, Verdict, Winner
+from gateway.offline_codes import OfflineKeys
 
 pytestmark = [needs_chromium, pytest.mark.asyncio(loop_scope="module")]
 STATES = ("ready", "checking", "accepted", "refused", "kept", "again", "gone")
@@ -91,6 +95,39 @@ async def test_each_state_looks_like_itself_on_every_screen(till: PageTill, brow
             assert await axe_faults(desk) == []
         assert await axe_faults(phone) == []
         assert await axe_faults(chinese) == []
+
+
+@pytest.mark.timeout(120)
+async def test_accepted_offline_looks_like_nothing_else(till: PageTill, browser: Browser) -> None:
+    keys = CodeKeys(keys={1: b"k" * 32}, active=1, pepper=b"p" * 32)
+    signer, ring = OfflineKeys(keys), KeyRing(keys)
+    always = [(0, 2 * AT_MS)]
+    offer = OfflineOffer(7, "Mooncake gift box, 88.00 CNY", 8800, "CNY", always, [(1, 100)], 50, 10_000_000, 600)
+    till.gateway.grant = Grant(AT_MS, 2 * AT_MS, signer.public_keys, [offer])
+    await till.gateway.stop()
+    await till.gateway.start()
+    await till.gateway.until(lambda: till.gateway.greetings > 1)
+    await until((till.bench.state / FILE_NAME).exists, till.bench.screen)  # the grant is on the till's disk
+    await till.gateway.stop()
+    states = (*STATES, "offline")
+    async with (
+        opened(browser, till.url, "phone", reduced_motion="reduce") as phone,
+        opened(browser, till.url, "desk", reduced_motion="reduce") as desk,
+        opened(browser, till.url, "desk", reduced_motion="reduce") as chinese,
+    ):
+        await chinese.click("#language-button")
+        for code in ring.mint(1, 7, 1, 40):  # until the line has been away long enough
+            till.scan(signer.signed(code))
+            await desk.wait_for_timeout(250)
+            if "ACCEPTED OFFLINE" in till.bench.screen():
+                break
+        for size, page in (("phone", phone), ("desk", desk), ("desk-zh", chinese)):
+            await until_kind(page, "offline")
+            assert await page.evaluate(FITS), f"cut off on {size}"
+            looks_like(await page.screenshot(), size, "offline", states)
+            assert await axe_faults(page) == []
+        assert await desk.inner_text("#head") == "ACCEPTED OFFLINE"
+        assert "88.00 CNY" in await desk.inner_text("#worth")
 
 
 async def test_heard_ticks_before_the_verdict_and_the_good_tone_waits_for_it(till: PageTill, browser: Browser) -> None:

@@ -31,14 +31,14 @@ def correct(directory: Path, *words: object) -> tuple[Run, dict[str, dict[str, i
 
 @pytest.mark.timeout(120)
 def test_smoke(tmp_path: Path) -> None:
-    run, compared = correct(tmp_path / "run", "smoke", "--seconds", 2)
+    run, compared = correct(tmp_path / "run", "smoke", "--seconds", 1)
     assert run.outcomes == {"accepted": run.counts.offered}
     assert compared["L2"]["accepted"] == compared["L4"]["held in Valkey"] == run.counts.offered
 
 
 @pytest.mark.timeout(120)
 def test_a_hot_voucher_is_accepted_once(tmp_path: Path) -> None:
-    run, compared = correct(tmp_path / "run", "hot-voucher", "--terminals", 100, "--seconds", 2)
+    run, compared = correct(tmp_path / "run", "hot-voucher", "--terminals", 100, "--seconds", 1)
     assert run.outcomes["accepted"] == compared["L1"]["accepted"] == compared["L1"]["vouchers"] == 10
     assert compared["L3"]["records"] >= 1000
 

@@ -1,24 +1,33 @@
 """`tillgate load verify` on a real gateway's log, Valkey and read models: whole, and bent in one place."""
 
 import asyncio
+import io
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
+from aiohttp import ClientSession
 from cli_world import Told, serving, tillgate
 from core_world import new_id, wall_ms
 from load_world import run_of
+from shared_world import new_site
 from stream_world import Site, TillClient, site
 
 from eventstore.log import Batch, batch_crc
+from gateway.load_evidence import LogFile
 from gateway.messages import Redeem, Reverse, Verdict, Verdicts
+from loadtest.evidence import Control
 from loadtest.recorder import Recorder
 from loadtest.run_files import Attempt
-from loadtest.verify_rows import HEADER_BYTES, RECORD_BYTES
+from loadtest.verify_log import Walk
+from loadtest.verify_rows import HEADER_BYTES, RECORD_BYTES, Buckets
+
+if TYPE_CHECKING:
+    from private_postgres import PostgresServer
 
 Journal = list[Attempt]
 
@@ -161,14 +170,20 @@ def test_a_log_that_somebody_altered_is_seen_by_what_was_told_and_by_what_valkey
     assert found["L6"]["holds"]
 
 
-def test_a_damaged_batch_is_named_and_no_gateway_is_needed_for_that(ran: tuple[Path, Journal]) -> None:
+def test_a_damaged_batch_is_named_and_what_follows_it_is_read(ran: tuple[Path, Journal]) -> None:
     run, journal = ran
     _, seq, _ = journal[5].position or (0, 0, 0)
     change(run, seq, lambda batch: msgspec.structs.replace(batch, verdicts=b"\x15" * len(batch.verdicts)), sealed=False)
-    told, found = verified(run)
-    assert told.code == 3
-    assert found["L6"]["counterexample"] == f"partition 0, batch {seq}: its checksum does not match"
-    assert f"{journal[5].redemption_id} was told accepted" in found["L2"]["counterexample"]
+    walk = Walk(Control({}, {}), [], Buckets(io.BytesIO), Buckets(io.BytesIO))
+
+    async def read() -> None:
+        source = LogFile(run / "deployment" / "log.db")
+        await source.walk(0, walk.take)
+        assert walk.heads[0][0] == (await source.newest())[0] > seq
+        await source.close()
+
+    asyncio.run(read())
+    assert (walk.chain.count, walk.chain.first) == (1, f"partition 0, batch {seq}: its checksum does not match")
 
 
 def test_what_cannot_be_told_is_no_success(ran: tuple[Path, Journal]) -> None:
@@ -187,3 +202,32 @@ def test_usage(tmp_path: Path) -> None:
     assert told.code == 2
     assert "name the deployment's data directory with --data" in told.err
     (tmp_path / "journal-0.ndjson").write_text("{}\n")
+
+
+async def test_a_log_that_several_gateways_share_is_read_where_it_is(
+    postgres: "PostgresServer", valkey_endpoint: str, tmp_path: Path
+) -> None:
+    pytest.importorskip("asyncpg", reason="the package asyncpg is not installed (extra `postgres`)")
+    shared = new_site(tmp_path / "data", await postgres.emptied(), valkey_endpoint)
+    run = tmp_path / "run"
+    run.mkdir()
+    with shared.serving() as one, shared.serving() as two:
+        await shared.furnish(one.url, 2, 4)
+        journal = []
+        for number, gateway in ((1, one), (2, two)):
+            scan = Redeem(new_id(), shared.codes[number - 1], wall_ms())
+            async with (
+                ClientSession() as session,
+                session.ws_connect(gateway.url + "/v1/stream", protocols=["tillgate.v1"], compress=0) as line,
+            ):
+                till = TillClient(line, "tillgate.v1")
+                await till.greet(number)
+                journal.append(await redeemed({number: till}, number, scan, number))
+    write(run, journal)
+    told = shared.command("load", "verify", run, "--data", shared.data, "--json")
+    assert told.code == 0, told.out + told.err
+    found = {one["name"]: one for one in msgspec.json.decode(told.out)["invariants"]}
+    assert found["L3"]["compared"]["records"] == found["L4"]["compared"]["held in Valkey"] == 2
+    assert found["L5"]["compared"]["gateways"] == found["L4"]["compared"]["indexes"] == 2
+    write(run, [*journal, msgspec.structs.replace(journal[0], redemption_id="cd" * 16)])
+    assert shared.command("load", "verify", run, "--data", shared.data).code == 3

@@ -181,7 +181,10 @@ def _opened(scenario: "Scenario", place: Path, url: str | None, token_file: Path
 def _made(scenario: "Scenario", place: Path, opened: Any, tell: Callable[[str], None]) -> "Run":
     from loadtest.run import make
 
-    return asyncio.run(make(scenario, place, opened, tell))
+    try:
+        return asyncio.run(make(scenario, place, opened, tell))
+    except asyncio.CancelledError:  # before anything was sent
+        raise click.Abort from None
 
 
 @contextmanager

@@ -69,6 +69,9 @@ class Conductor:
             await self._play()
             await self._rebuild()
         except asyncio.CancelledError:
+            task = asyncio.current_task()
+            assert task is not None
+            task.uncancel()
             self._void.append(BROKEN_OFF)
             await self._stop()
         except (GatewayFailed, CrewLost, OSError, HTTPException) as error:

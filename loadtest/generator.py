@@ -8,6 +8,7 @@ import resource
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import uvloop
@@ -63,6 +64,7 @@ class Generator:
         """Connect, wait for Go, offer the load, tell what came of it."""
         crew, told = self.crew, await self._write_pipe()
         self._told = told
+        self._loop.set_exception_handler(self._failed)
         began_s = self._loop.time()
         await crew.connect()
         reader = self._loop.create_task(self._listen())
@@ -145,6 +147,11 @@ class Generator:
                 beat_s += BEAT_SECONDS
                 left = crew.deeds.supply.left
                 self._tell(Beat(crew.started, crew.completed, crew.under_way, left, recorder.take()))
+
+    def _failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """A bug, or a full disk, met in a callback: without this the load would just end."""
+        error = context.get("exception")
+        self.crew.fail(context["message"] if error is None else f"{type(error).__name__}: {error}")
 
     # --- the pipes ---
 

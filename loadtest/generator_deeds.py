@@ -94,6 +94,7 @@ class Deeds:
         self._any = self._lookup + mix.bad
         self._repeats, self._within_us = scenario.repeats.share, scenario.repeats.within_s * 1e6
         self._accepted: deque[Asked] = deque(maxlen=REMEMBERED)
+        self._last: tuple[str, str | None] = ("", None)
         self._zero_ms = 0
 
     def starts(self, zero_ms: int) -> None:
@@ -113,14 +114,9 @@ class Deeds:
         return self.fresh(int(self._rng.random() * self._tills), intended_us)
 
     def fresh(self, till: int, intended_us: int) -> Asked:
-        """A voucher nobody has redeemed; when there is none left, one that somebody has."""
-        taken = self.supply.take()
-        if taken is None:
-            if not self._accepted:
-                return self._scan(till, *self._bad_text(till), intended_us)
-            earlier = self._accepted[-1]
-            return self._scan(till, earlier.code, earlier.voucher, intended_us)
-        return self._scan(till, *taken, intended_us)
+        """A voucher nobody has redeemed; when there is none left, the last one again (and the run is void)."""
+        self._last = self.supply.take() or self._last
+        return self._scan(till, *self._last, intended_us)
 
     def repeats_after_us(self) -> int | None:
         """Whether this redemption is sent once more with its id, and when."""

@@ -1,6 +1,7 @@
 """A run as a whole: the deployment is set up, loaded, and left as it is for whoever verifies it."""
 
 import asyncio
+import signal
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -25,7 +26,14 @@ async def make(
     opened: AbstractContextManager[tuple[Desk, Target, str]],
     tell: Callable[[str], None],
 ) -> Run:
-    """Run a checked scenario against a deployment that `opened` starts and ends. Raises GatewayFailed, OSError."""
+    """Run a checked scenario against a deployment that `opened` starts and ends. Raises GatewayFailed, OSError.
+
+    SIGINT and SIGTERM break it off: what there is by then is written; before there is anything, CancelledError.
+    """
+    task, loop = asyncio.current_task(), asyncio.get_running_loop()
+    assert task is not None
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, task.cancel)
     try:
         raise_file_limit(scenario.terminals.count + SERVER_FILES)  # a gateway of our own inherits it
     except ValueError as error:

@@ -1,5 +1,6 @@
 """`tillgate load run`, for real and small: a gateway, tills, a generator process, and the files they leave."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -101,3 +102,19 @@ def test_scenarios_are_listed_and_shown() -> None:
     assert {"smoke", "origin-replay", "soak"} <= {row["scenario"] for row in rows}
     told = load("show", "origin-replay")
     assert "arrivals.day_seconds = 60" in told.stdout
+
+
+@pytest.mark.timeout(60)
+def test_a_run_that_is_broken_off_is_written(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "gateway.cli", "load", "run", "smoke", "--directory", str(tmp_path / "run")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stderr is not None
+        while " sent, " not in running.stderr.readline():
+            assert running.poll() is None
+        running.send_signal(signal.SIGINT)
+        said, _ = running.communicate()
+    assert running.returncode == 130
+    told = read_run(tmp_path / "run")
+    assert told.void[0] == "broken off"
+    assert told.counts.offered == len(list(read_attempts(tmp_path / "run"))) > 0
+    assert "BROKEN OFF" in said

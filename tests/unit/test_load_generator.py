@@ -147,3 +147,9 @@ def test_buckets_are_read_from_a_scrape() -> None:
         f'# TYPE x histogram\n{LAG}_bucket{{le="0.001"}} 3\n{LAG}_bucket{{le="+Inf"}} 4.0\nother_bucket{{le="1"}} 2\n'
     )
     assert buckets(text, (LAG, FSYNC)) == {LAG: [(0.001, 3.0), (float("inf"), 4.0)], FSYNC: []}
+
+
+def test_when_vouchers_run_out_the_last_is_scanned_again_and_it_is_counted() -> None:
+    made = deeds(scenario(), codes=2)
+    assert [made.next(number).code for number in range(4)] == ["code-0", "code-1", "code-1", "code-1"]
+    assert made.supply.wanting == 2

@@ -46,6 +46,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     valkey_restarts: int = 0
     projections: Mapping[str, Projected] = {}
     vouchers: Mapping[str, Sequence[int]] | None = None  # by campaign, as VOUCHER_STATES; None: not counted yet
+    conflicts: Mapping[str, Sequence[int]] = {}  # of campaigns that allow offline acceptance: one number each
     ends: Mapping[str, int] = {}  # by cause, over restarts
     capacity: float = 0.0  # redemptions a second; 0: not set
     sampled: Sampled = Sampled()
@@ -176,6 +177,8 @@ def _state(snapshot: Snapshot) -> Iterator[str]:
             for state, count in zip(VOUCHER_STATES, counts, strict=True)
         }
         yield _gauge("vouchers", "Issued vouchers, by where they stand", vouchers, ("campaign", "state"))
+    lost = {(campaign,): counts[0] for campaign, counts in _bounded_campaigns(snapshot.conflicts).items()}
+    yield _counter("offline_conflicts", "Offline acceptances that lost to another redemption", lost, ("campaign",))
 
 
 def _kept(metrics: Metrics, snapshot: Snapshot) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """The door for Prometheus: one look at the running gateway per scrape, and what must be measured between scrapes."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -79,6 +80,7 @@ class Scrapes:
             valkey_restarts=self._valkey.restarts if self._valkey else 0,
             projections={name: self._projected(name, follower) for name, follower in self._followers.items()},
             vouchers=self._vouchers() if core.counters.has_caught_up else None,
+            conflicts=self._conflicts(),
             ends=dict(self._ends.counts),
             capacity=self._capacity,
             sampled=self._sampler.sampled,
@@ -94,6 +96,15 @@ class Scrapes:
         return {
             campaign.slug: voucher_states(campaign, tallies.get(number, NOTHING), now_ms)
             for number, campaign in campaigns
+        }
+
+    def _conflicts(self) -> Mapping[str, Sequence[int]]:
+        directory = self._core.control.directory
+        counts = Counter(event.campaign for event in directory.conflicts.values())
+        return {
+            campaign.slug: [counts[number]]
+            for number, campaign in sorted(directory.campaigns.items())
+            if campaign.offer.offline is not None
         }
 
     def _durable(self) -> list[int]:

@@ -77,10 +77,11 @@ def test_stores_are_bounded() -> None:
 
 def test_campaigns_are_bounded() -> None:
     vouchers = {f"c{number}": (1, 2, 3, 4) for number in range(CAMPAIGNS_MAX + 2)}
-    samples = told(Metrics("1"), Snapshot(vouchers=vouchers))
+    samples = told(Metrics("1"), Snapshot(vouchers=vouchers, conflicts={"tea": (3,)}))
     told_of = [dict(labels) for name, labels in samples if name == "tillgate_vouchers"]
     assert len({labels["campaign"] for labels in told_of}) == CAMPAIGNS_MAX + 1
     assert samples["tillgate_vouchers", (("campaign", OTHER_CAMPAIGNS), ("state", "voided"))] == 6
+    assert samples["tillgate_offline_conflicts_total", (("campaign", "tea"),)] == 3
     assert samples["tillgate_vouchers", (("campaign", f"c{CAMPAIGNS_MAX + 1}"), ("state", "expired"))] == 4
 
 

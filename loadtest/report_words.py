@@ -204,10 +204,10 @@ def figures_of(report: Report) -> list[Figure]:
         Figure("99 of 100 at most", wait(waited.p99, waited), f"p99; in service {_service(report)}", timed=True),
         Figure("999 of 1,000 at most", wait(waited.p999, waited), largest, timed=True),
     ]
-    if costs:
-        server = sum(cost for name, cost in costs.items() if not name.startswith("generator"))
+    served = [cost for name, cost in costs.items() if not name.startswith("generator")]
+    if served:
         each = some([f"{name} {number(cost)}" for name, cost in costs.items()], 3)
-        found.append(Figure("Server CPU a verdict", f"{number(server)} µs", each, timed=True))
+        found.append(Figure("Server CPU a verdict", f"{number(sum(served))} µs", each, timed=True))
     return found
 
 

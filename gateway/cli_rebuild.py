@@ -95,8 +95,9 @@ async def _rebuild(directory: Path, config: "Config") -> "Manifest":
 
 def _forget_indexes(directory: Path) -> None:
     """What gateways had read of a log that is another one now would halt them; they read it again."""
-    for path in [*directory.glob("index.db*"), *directory.glob("gateway-*/index.db*")]:
-        path.unlink()
+    for home in (directory, *directory.glob("gateway-*")):
+        for path in [*home.glob("index.db*"), *home.glob("console.db*")]:
+            path.unlink()
 
 
 async def _load(arbiter: "ValkeyArbiter", folded: "Folded", partition: int, advance: Callable[[int], None]) -> None:

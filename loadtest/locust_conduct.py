@@ -86,11 +86,12 @@ class Master:
 
     def end(self) -> None:
         """Write the run and judge it; once."""
-        master_run, self._run = self._run, None
-        if master_run is None:
+        master_run = self._run
+        if master_run is None or self._ended:
             return
         self._ended = True
-        master_run.close()
+        master_run.close()  # takes in the last reports
+        self._run = None
         run = self._written(master_run)
         self._deployment.close()
         for line in verdict_lines(run):

@@ -59,6 +59,7 @@ class WorkerRun:
         self._samples: list[Sample] = []
         self._random = Random(f"{self._scenario.seed} {plan.generator} users")  # noqa: S311 - load, no secret
         self._playing = 0  # users that are at it
+        self._arrivals: Arrivals[Asked] | None = None
         self._beside: gevent.Greenlet | None = None
         self._over = self._is_whole = False
 
@@ -104,13 +105,14 @@ class WorkerRun:
             asked = self._deeds.next(intended_us)
             return asked if {asked.kind, asking.door_of(asked)} in wanted else None
 
-        arrivals = Arrivals(clock, max(scenario.in_flight // plan.generators, 1), draw, asking.ask, asking.drop)
+        arrivals = self._arrivals = Arrivals(
+            clock, max(scenario.in_flight // plan.generators, 1), draw, asking.ask, asking.drop
+        )
         try:
             arrivals.run(self._due_us)
             arrivals.finish(scenario.patience.settle_s)
             self._is_whole = True
         finally:
-            arrivals.finish(0)
             self.finish()
 
     def ask_one(self, session: FastHttpSession) -> bool:
@@ -138,13 +140,19 @@ class WorkerRun:
 
     def report(self) -> Report | None:
         """What is new; None when everything has been told."""
-        return None if self._over else self._report(last=False)
+        if self._over:
+            return None
+        self._recorder.flush()
+        return self._report(last=False)
 
     def finish(self) -> None:
-        """Hang up and send what was not reported; once."""
+        """End what is under way, hang up and send what was not reported; once."""
         if self._over:
             return
         self._over = True
+        if self._arrivals is not None:
+            self._arrivals.stop()
+            self._arrivals.finish(0)
         if self._beside is not None:
             self._beside.kill()
         for line in self._lines:

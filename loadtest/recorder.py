@@ -99,7 +99,7 @@ class Recorder:
     def close(self) -> None:
         """Write the rest of the journal. Raises OSError."""
         try:
-            self._write()
+            self.flush()
         finally:
             self._journal.close()
 
@@ -108,7 +108,7 @@ class Recorder:
         kept = self._kept
         kept.append(_encode(attempt))
         if len(kept) >= JOURNAL_LINES:
-            self._write()
+            self.flush()
         second = self._second(attempt.intended_us // 1_000_000)
         second.offered += 1
         sent_us, ended_us = attempt.sent_us, attempt.ended_us
@@ -155,7 +155,8 @@ class Recorder:
             second = self._seconds[at_s] = _Open()
         return second
 
-    def _write(self) -> None:
+    def flush(self) -> None:
+        """Write the journal lines that were kept back. Raises OSError."""
         self._kept.append(b"")  # for the last line's end
         left = memoryview(b"\n".join(self._kept))
         self._kept = []

@@ -59,9 +59,16 @@ def event_of(view: View, batch: Batch, index: int, record: Record, at_ms: int, e
         store=terminal.store if terminal else "",
         terminal=record.terminal,
         redemption_id=record.redemption_id.hex() if record.op in (e.REDEEM, e.REVERSE) else "",
-        reason=extra.reason or "",
+        reason=extra.reason or _offline_reason(extra),
         said=extra.cashier_ref or "" if record.op == e.VOID else "",
     )
+
+
+def _offline_reason(extra: Extra) -> str:
+    """That a redemption was accepted at its till without a connection, and what of the campaign's rules it broke."""
+    if extra.offline is None:
+        return ""
+    return "accepted offline" + "".join(f", {breach}" for breach in extra.offline.breaches)
 
 
 def events_of(view: View, batch: Batch) -> Iterator[Event]:

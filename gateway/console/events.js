@@ -4,7 +4,7 @@ import { Card, Facts, Notice, Pill, Waiting, html, useAsked } from "./ui.js";
 import { clock, count, moment, t, word } from "./i18n.js";
 
 const SHOWN_MAX = 200;
-const OPS = ["redeem", "reverse", "void", "import"], VERDICTS = ["accepted", "refused", "already_redeemed", "unknown_code", "unreadable", "not_eligible", "expired", "closed", "paused", "terminal_locked"];
+const OPS = ["redeem", "reverse", "void", "import"], VERDICTS = ["accepted", "refused", "already_redeemed", "unknown_code", "unreadable", "not_eligible", "expired", "closed", "paused", "terminal_locked", "conflict"];
 const outcome = (event) => (event.verdict === "accepted" ? { redeem: "redeemed", reverse: "reversed", void: "voided", import: "imported" }[event.op] ?? event.verdict : event.verdict);
 
 export function Row({ event, me }) {

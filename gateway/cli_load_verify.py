@@ -92,10 +92,11 @@ async def _judged(directory: Path, config: "Config", *, is_whole: bool) -> list[
     run = read_run(directory)
     source = await open_source(config)
     try:
-        async with _gateway(config) as (client, why_not):
+        async with _gateway(config) as (client, why_not, is_own):
             control = await _control(source)
             await _wait_for_read_models(config, client, control.campaigns, await source.newest())
             verification = Verification(run, control, totals_of(config), _file, is_whole=is_whole, sample=_sample(run))
+            verification.was_started = is_own
             await asyncio.to_thread(_read_journals, verification, directory)
             await _read_log(verification, source)
             await asyncio.to_thread(_read_indexes, verification, config)
@@ -123,24 +124,24 @@ def _file() -> BinaryIO:
 
 
 @asynccontextmanager
-async def _gateway(config: "Config") -> AsyncIterator[tuple["Client | None", str]]:
-    """A client of the gateway that serves the deployment, or of one of our own; None, and why there is none."""
+async def _gateway(config: "Config") -> AsyncIterator[tuple["Client | None", str, bool]]:
+    """A client of the gateway that serves the deployment, or (True) of one of our own; None, and why there is none."""
     from gateway.cli_session import ADMIN_TOKEN, own_certificate, read_token, served_url
     from gateway.client import Client
 
     directory = Path(config.data_dir)
     async with AsyncExitStack() as stack:
-        url = await served_url(config, directory)
-        why_not = ""
-        if url is None:
+        url, why_not = await served_url(config, directory), ""
+        is_own = url is None
+        if is_own:
             url, why_not = await _own_gateway(stack, config)
         if not (directory / ADMIN_TOKEN).is_file():
             url, why_not = None, why_not or f"{directory} has no admin token, so no gateway was asked"
         if url is None:
-            yield None, why_not
+            yield None, why_not, is_own
             return
         token = read_token(directory / ADMIN_TOKEN)
-        yield await stack.enter_async_context(Client(url, token, tls=own_certificate(config))), ""
+        yield await stack.enter_async_context(Client(url, token, tls=own_certificate(config))), "", is_own
 
 
 async def _own_gateway(stack: AsyncExitStack, config: "Config") -> tuple[str | None, str]:

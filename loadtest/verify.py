@@ -52,6 +52,7 @@ class Verification:
         self.attempts = 0
         self.no_valkey = "nobody asked Valkey"  # why L4 cannot be told; empty: it can
         self.not_asked = "no gateway was asked"
+        self.was_started = False  # a gateway was started for this: Valkey's state is what recovery made of it
         self.asked = 0
         self._is_whole, self._asked, self._open_asked = is_whole, set(sample), 0
         self._terminals: set[int] = set()
@@ -122,7 +123,7 @@ class Verification:
             once(twice, self.vouchers, lost),
             acknowledged(self.ids, few or lost),
             asked_for(self.ids, few or lost),
-            one_state(self._odd_keys, state, self.vouchers, self.indexes, self.no_valkey or lost),
+            one_state(self._odd_keys, state, self.vouchers, self.indexes, self.no_valkey or lost, self.was_started),
             sums(totals_differences(self.walk, self.totals, self.control.stores), self.walk, self.totals, lost),
             chain(self.walk),
             one_answer(self.ids, self.asked, self.not_asked, few or lost),
@@ -168,7 +169,9 @@ def asked_for(ids: Ids, cannot: str) -> Judgement:
     return _judgement("L3", "every logged redemption was asked for", [ids.phantoms], compared, cannot)
 
 
-def one_state(odd: Faults, state: Faults, vouchers: Vouchers, indexes: Collection[Index], cannot: str) -> Judgement:
+def one_state(
+    odd: Faults, state: Faults, vouchers: Vouchers, indexes: Collection[Index], cannot: str, was_started: bool
+) -> Judgement:
     """L4."""
     compared = {
         "vouchers in the log": vouchers.vouchers,
@@ -178,9 +181,9 @@ def one_state(odd: Faults, state: Faults, vouchers: Vouchers, indexes: Collectio
         "indexes": len(indexes),
     }
     says = "the log replayed = the gateways' indexes = the state in Valkey"
-    return _judgement(
-        "L4", says, [odd, state], compared, cannot or ("" if indexes else "no gateway kept an index here")
-    )
+    cannot = cannot or ("" if indexes else "no gateway kept an index here")
+    after = "what Valkey held when the run ended: a gateway was started since" if was_started else ""
+    return _judgement("L4", says, [odd, state], compared, cannot, after)
 
 
 def sums(differences: Faults, walk: Walk, totals: Sequence[Totals], cannot: str) -> Judgement:

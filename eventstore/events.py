@@ -8,8 +8,8 @@ record, say what came of each; a byte below `EFFECTS_END` changed state, any oth
     0 APPLIED     the op took effect (redeemed, reversed, voided, imported)
     1 TOMBSTONED  a reversal came before its redemption: that redemption will be refused for ever
 
-One byte above it leaves a mark, too: 4 CONFLICT, beside a REDEEM whose static verdict is CONFLICT. Such a record is a
-fact, accepted at a till without a connection; this one lost its voucher to another, and its claim id is settled.
+One byte above it leaves a mark: 4 CONFLICT. A REDEEM whose static verdict is that is a fact, accepted at a till without a
+connection; with it as verdict it lost its voucher to another redemption, and its claim id is settled.
 
 A record, big-endian (`RECORD`):
 
@@ -44,9 +44,8 @@ RECORD_BYTES = RECORD.size
 KIND_VOUCHERS, KIND_CONTROL = 1, 2
 
 REDEEM, REVERSE, VOID, IMPORT = 1, 2, 3, 4
-APPLIED, TOMBSTONED = 0, 1
+APPLIED, TOMBSTONED, CONFLICT = 0, 1, 4
 EFFECTS_END = 2
-CONFLICT = 4
 ENTRY_UNKNOWN, ENTRY_SCANNED, ENTRY_TYPED = 0, 1, 2
 NO_ID = bytes(16)
 
@@ -58,7 +57,7 @@ class BadPayload(ValueError):
 
 
 class Extra(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
-    """What only some records carry."""
+    """What only some records carry. Four fields in the log unless it is a fact: a format's bytes never change."""
 
     merchant_ref: str | None = None  # the till's receipt number
     cashier_ref: str | None = None
@@ -89,7 +88,8 @@ _extras_decoder = msgspec.msgpack.Decoder(dict[int, Extra])
 def encode_records(records: Sequence[bytes], extras: dict[int, Extra], *, received_ms: int) -> bytes:
     """Join packed records (`RECORD.pack`) into one payload."""
     head = HEADER.pack(BATCH_FORMAT, KIND_VOUCHERS, 0, len(records), received_ms)
-    tail = _encoder.encode(extras) if extras else b""
+    rare = {i: e if e.offline else (e.merchant_ref, e.cashier_ref, e.target_id, e.reason) for i, e in extras.items()}
+    tail = _encoder.encode(rare) if rare else b""
     return b"".join((head, *records, tail))
 
 

@@ -11,10 +11,13 @@ from hypothesis import strategies as st
 
 from eventstore import events as e
 from eventstore.log import CONTROL, Batch, batch_crc
+from eventstore.offline_events import Acceptance, OfflineConflict
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 AT_MS = 1_700_000_000_000
 ID, CLAIM = bytes(range(16)), bytes(range(16, 32))
+ACCEPTED = Acceptance(AT_MS - 5000, AT_MS - 65_000, ("beyond_count",))
+FACTS = {0: e.Extra(offline=Acceptance(AT_MS - 5000, AT_MS - 65_000)), 1: e.Extra("R-17", offline=ACCEPTED)}
 EXTRAS = {0: e.Extra("R-17", "Anna"), 2: e.Extra(target_id=ID, reason="wrong item scanned")}
 
 
@@ -66,6 +69,20 @@ CONTROL_EVENTS: tuple[e.ControlEvent, ...] = (
     e.KeyAdded(key_id=1),
     e.KeyRetired(key_id=1),
     e.IdReused(redemption_id=ID, first=(0, 1, 2), second=(3, 4, 5)),
+    OfflineConflict(
+        campaign=7,
+        serial=300,
+        redemption_id=ID,
+        place=(0, 12, 3),
+        terminal=12,
+        store="s1",
+        accepted_ms=AT_MS - 5,
+        first_kind="redeemed",
+        first_terminal=9,
+        first_store="s2",
+        first_ms=AT_MS - 9,
+        first_seq=11,
+    ),
 )
 PAYLOADS = {
     "vouchers_1_redeem": e.encode_records([packed(e.REDEEM)], {}, received_ms=AT_MS),
@@ -74,6 +91,7 @@ PAYLOADS = {
     "vouchers_1_import": e.encode_records([packed(e.IMPORT)], {}, received_ms=AT_MS),
     "vouchers_1_refused": e.encode_records([packed(e.REDEEM, 34)], {}, received_ms=AT_MS),
     "vouchers_1_extras": e.encode_records([packed(e.REDEEM)] * 3, EXTRAS, received_ms=AT_MS),
+    "vouchers_1_facts": e.encode_records([packed(e.REDEEM, e.CONFLICT)] * 2, FACTS, received_ms=AT_MS),
     "vouchers_1_empty": e.encode_records([], {}, received_ms=AT_MS),
 }
 CONTROL_PAYLOADS = {

@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
@@ -95,7 +96,8 @@ async def _judged(directory: Path, config: "Config", *, is_whole: bool) -> list[
         async with _gateway(config) as (client, why_not, is_own):
             control = await _control(source)
             await _wait_for_read_models(config, client, control.campaigns, await source.newest())
-            verification = Verification(run, control, totals_of(config), _file, is_whole=is_whole, sample=_sample(run))
+            make_file, sample = partial(_file, directory), _sample(run)
+            verification = Verification(run, control, totals_of(config), make_file, is_whole=is_whole, sample=sample)
             verification.was_started = is_own
             await asyncio.to_thread(_read_journals, verification, directory)
             await _read_log(verification, source)
@@ -118,9 +120,9 @@ def _sample(run: "Run") -> list[int]:
     return random.Random(seed).sample(range(offered), min(ASKED_MAX, offered))  # noqa: S311 - a sample, no secret
 
 
-def _file() -> BinaryIO:
-    """A file for a bucket of rows; it is gone with this process."""
-    return cast("BinaryIO", tempfile.TemporaryFile(buffering=0, prefix="tillgate-verify-"))
+def _file(directory: Path) -> BinaryIO:
+    """A file for a bucket of rows, on the run's own disk; it has no name and is gone with this process."""
+    return cast("BinaryIO", tempfile.TemporaryFile(buffering=0, dir=directory))
 
 
 @asynccontextmanager

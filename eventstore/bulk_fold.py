@@ -9,6 +9,9 @@ A piece has the form of a field and a value in Valkey's own encoding (a listpack
 finished, the pieces side by side ARE what Valkey keeps, and are written as they stand. Only a hash with a voucher that
 has more of a history (reversed, tombstoned, in conflict) is worked out voucher by voucher, by the same `next_value`.
 
+Appending to one of a million hashes misses every cache there is. So rows are first thrown into 256 buckets by a byte of
+their name, packed there, and each bucket is put together when all is known: half the time (measured for 2 million).
+
 A fold may cover a slice of the vouchers only, so that several processes share the work and memory stays bounded.
 """
 
@@ -25,6 +28,8 @@ from eventstore.outcomes import Scan, counted
 from eventstore.vouchers import ENTRY_BYTES, REGISTRY_VALUE, checked_head, next_value
 
 PIECE_BYTES = 36
+BUCKETS = 256
+LOOSE_ROWS_MAX = 200_000  # some 20 MB as objects of their own; packed, a row takes 48 bytes
 SLICES_MAX = 256  # a slice is told by one byte of the serial
 Fields = dict[bytes, bytes]
 Finished = tuple[bytes, bytes | Fields]
@@ -33,6 +38,8 @@ Finished = tuple[bytes, bytes | Fields]
 _NAME_BYTES = 12  # campaign u32, serial u64 without its lowest 6 bits
 _ROW_BYTES = _NAME_BYTES + PIECE_BYTES
 _ROW = Struct(f"{_NAME_BYTES}s{PIECE_BYTES}s")
+_WHOLE_ROW = Struct(f"{_ROW_BYTES}s")
+_BUCKET_AT = 10  # of a name: bits 8 to 15 of the serial, so that neighbours stay together
 _PIECE = Struct("BBBc20s11sB")  # field, its length 1; string of 32; kind; claim_id + terminal; at_ms + seq; 33
 _SERIAL_LAST = HEADER_BYTES + 15  # of the first record: see events.RECORD
 _SLICED_BY = HEADER_BYTES + 14  # neighbours of 256 serials stay together
@@ -70,7 +77,10 @@ class BulkFold:
         self.counts: Counter[Scan] = Counter()  # op, campaign, terminal, verdict: what counters are made of
         self._mine = mine
         self._selects = bytes(byte % mine.of == mine.number for byte in range(256))
-        self._pieces: defaultdict[bytes, bytes] = defaultdict(bytes)
+        self._loose: list[list[bytes]] = [[] for _ in range(BUCKETS)]  # rows, in order
+        self._loose_rows = 0
+        self._packed: list[list[bytes]] = [[] for _ in range(BUCKETS)]  # rows side by side, in order
+        self._pieces: list[dict[bytes, bytes]] = [{} for _ in range(BUCKETS)]  # put in, by name
         self._values: dict[bytes, dict[int, bytes]] = {}  # of hashes put in with longer values, by name and field
         self._codes: dict[bytes, Fields] = {}  # by the first two bytes of the keyed hash
 
@@ -117,10 +127,20 @@ class BulkFold:
         rows[_NAME_BYTES::_ROW_BYTES] = low.translate(_FIELD)
         if len(kinds) > 1:
             rows[_NAME_BYTES + 3 :: _ROW_BYTES] = kinds
-        pieces = self._pieces
-        found = _ROW.iter_unpack(rows)
-        for name, piece in found if chosen is None else compress(found, chosen):
-            pieces[name] += piece
+        loose = self._loose
+        found = zip(rows[_BUCKET_AT::_ROW_BYTES], _WHOLE_ROW.iter_unpack(rows), strict=True)
+        for bucket, (row,) in found if chosen is None else compress(found, chosen):
+            loose[bucket].append(row)
+        self._loose_rows += count
+        if self._loose_rows >= LOOSE_ROWS_MAX:
+            self._pack()
+
+    def _pack(self) -> None:
+        for loose, packed in zip(self._loose, self._packed, strict=True):
+            if loose:
+                packed.append(b"".join(loose))
+                loose.clear()
+        self._loose_rows = 0
 
     def _import(self, batch: Batch, kinds: bytes) -> None:
         for index, kind in enumerate(kinds):
@@ -141,28 +161,36 @@ class BulkFold:
         elif isinstance(held, dict):
             self._values[name] = {int(field): value for field, value in held.items()}
         else:
-            self._pieces[name] = held
+            self._pieces[name[_BUCKET_AT]][name] = held
 
     # --- taking out ---
 
     def finished(self, purged: Iterable[int] = ()) -> Iterator[Finished]:
         """Every hash, but those of purged campaigns; each is let go of as it is told. Raises LogDamaged."""
         gone = {campaign.to_bytes(4, "big") for campaign in purged}
-        pieces, values = self._pieces, self._values
-        while values:  # these first: their newer pieces are taken away with them
+        self._pack()
+        values = self._values
+        for bucket, packed in enumerate(self._packed):
+            pieces = defaultdict(bytes, self._pieces[bucket])
+            self._pieces[bucket] = {}
+            for rows in packed:
+                for name, piece in _ROW.iter_unpack(rows):
+                    pieces[name] += piece
+            packed.clear()
+            for name, side_by_side in pieces.items():
+                if name[:4] in gone:
+                    continue
+                fields, kinds = side_by_side[::PIECE_BYTES], side_by_side[3::PIECE_BYTES]
+                if name in values:
+                    yield self._key(name), self._worked_out(name, side_by_side, values.pop(name))
+                elif len(set(fields)) == len(fields) and _UNDONE not in kinds and _LOST not in kinds:
+                    yield self._key(name), side_by_side
+                else:
+                    yield self._key(name), self._worked_out(name, side_by_side, {})
+        while values:
             name, held = values.popitem()
-            fresh = pieces.pop(name, b"")
             if name[:4] not in gone:
-                yield self._key(name), self._worked_out(name, fresh, held)
-        while pieces:
-            name, side_by_side = pieces.popitem()
-            if name[:4] in gone:
-                continue
-            fields, kinds = side_by_side[::PIECE_BYTES], side_by_side[3::PIECE_BYTES]
-            if len(set(fields)) == len(fields) and _UNDONE not in kinds and _LOST not in kinds:
-                yield self._key(name), side_by_side
-            else:
-                yield self._key(name), self._worked_out(name, side_by_side, {})
+                yield self._key(name), self._worked_out(name, b"", held)
         while self._codes:
             prefix, codes = self._codes.popitem()
             kept = {code: value for code, value in codes.items() if value[:4] not in gone} if gone else codes

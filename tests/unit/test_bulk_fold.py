@@ -82,7 +82,10 @@ def put_back(rows: bytes, partition: int, mine: Slice, head: Head) -> BulkFold:
 
 @pytest.mark.parametrize("seed", range(12))
 @pytest.mark.parametrize("slices", (1, 3))
-def test_it_is_the_same_fold_also_when_it_was_written_down_in_between(seed: int, slices: int) -> None:
+def test_it_is_the_same_fold_also_when_it_was_written_down_in_between(
+    seed: int, slices: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eventstore.bulk_fold.LOOSE_ROWS_MAX", 1 + 97 * (seed % 3))
     batches = chain(seed, 60, partition=seed % 3, plain=seed % 4 == 3)
     partition, cut = batches[0].partition, 20 + seed
     purged = (2,) if seed % 2 else ()

@@ -41,6 +41,7 @@ PARTITION = 0  # a bench has one
 BLOCK_RECORDS = 65_536  # made at once: 4 MiB
 ENROLLED_AT_ONCE = 500  # terminals a control batch: 60 kB
 RUN_BATCHES = 512  # appended at once: about 2 MiB, one transaction
+DAY_MS = 86_400_000  # what a history spans: ids all of one moment would look like ids dated ahead
 GOLDEN = 0.6180339887498949  # of a range: steps of about this size visit it all over
 
 
@@ -61,12 +62,12 @@ def scattered(count: int) -> Iterator[int]:
     return (number * step % count for number in range(count))
 
 
-def blocks(campaign: int, first: int, count: int, at_ms: int) -> Iterator[bytes]:
-    """Records of redemptions, BLOCK_RECORDS at a time. Ids are UUIDv7s of about `at_ms`."""
+def blocks(campaign: int, first: int, count: int, at_ms: int) -> Iterator[tuple[int, bytes]]:
+    """When (over DAY_MS from `at_ms` on), and BLOCK_RECORDS redemptions of then; their ids are UUIDv7s of that moment."""
     offsets = scattered(count)
     for start in range(0, count, BLOCK_RECORDS):
         size = min(BLOCK_RECORDS, count - start)
-        stamp = at_ms + start // 1000
+        stamp = at_ms + start * DAY_MS // count
         sample = RECORD.pack(REDEEM, 0, ENTRY_SCANNED, 0, campaign, 0, _id_at(stamp), bytes(16), 1, stamp, 1)
         block = bytearray(sample * size)
         serials = struct.pack(f">{size}Q", *(first + next(offsets) for _ in range(size)))
@@ -77,7 +78,7 @@ def blocks(campaign: int, first: int, count: int, at_ms: int) -> Iterator[bytes]
             block[16 + 7 + at :: RECORD_BYTES] = chance[at::25]
         for at in range(16):
             block[32 + at :: RECORD_BYTES] = chance[9 + at :: 25]
-        yield bytes(block)
+        yield stamp, bytes(block)
 
 
 def _id_at(at_ms: int) -> bytes:
@@ -88,11 +89,11 @@ def batches(head: Head, campaign: int, first: int, count: int, per_batch: int, a
     """The history as the chain's next batches."""
     assert BLOCK_RECORDS % per_batch == 0, "a block is a whole number of batches"
     seq, prev = head.seq, head.tip
-    for block in blocks(campaign, first, count, at_ms):
+    for stamp, block in blocks(campaign, first, count, at_ms):
         for start in range(0, len(block), per_batch * RECORD_BYTES):
             records = block[start : start + per_batch * RECORD_BYTES]
             size = len(records) // RECORD_BYTES
-            header = HEADER.pack(BATCH_FORMAT, KIND_VOUCHERS, 0, size, at_ms)
+            header = HEADER.pack(BATCH_FORMAT, KIND_VOUCHERS, 0, size, stamp)
             seq, tip = seq + 1, os.urandom(TIP_BYTES)
             yield Batch(PARTITION, seq, prev, tip, header + records, bytes(size))
             prev = tip
@@ -104,7 +105,7 @@ async def write(directory: Path, campaign: int, first: int, count: int, per_batc
     log = SqliteLog.open(path)
     written, run = 0, list[Batch]()
     head = await log.head(PARTITION)
-    for batch in batches(head, campaign, first, count, per_batch, time.time_ns() // 1_000_000 - 86_400_000):
+    for batch in batches(head, campaign, first, count, per_batch, time.time_ns() // 1_000_000 - 2 * DAY_MS):
         run.append(batch)
         if len(run) == RUN_BATCHES:
             await log.append(run)

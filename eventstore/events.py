@@ -8,7 +8,7 @@ record, say what came of each; a byte below `EFFECTS_END` changed state, any oth
     0 APPLIED     the op took effect (redeemed, reversed, voided, imported)
     1 TOMBSTONED  a reversal came before its redemption: that redemption will be refused for ever
 
-One byte above it leaves a mark: 4 CONFLICT. A REDEEM whose static verdict is that is a fact, accepted at a till without a
+One byte above it leaves a mark: 4 CONFLICT. A REDEEM whose static verdict is that is a fact, accepted at a till with no
 connection; with it as verdict it lost its voucher to another redemption, and its claim id is settled.
 
 A record, big-endian (`RECORD`):

@@ -63,7 +63,7 @@ def scattered(count: int) -> Iterator[int]:
 
 
 def blocks(campaign: int, first: int, count: int, at_ms: int) -> Iterator[tuple[int, bytes]]:
-    """When (over DAY_MS from `at_ms` on), and BLOCK_RECORDS redemptions of then; their ids are UUIDv7s of that moment."""
+    """When (over DAY_MS from `at_ms` on), and BLOCK_RECORDS redemptions of then; ids are UUIDv7s of that moment."""
     offsets = scattered(count)
     for start in range(0, count, BLOCK_RECORDS):
         size = min(BLOCK_RECORDS, count - start)

@@ -14,6 +14,7 @@ import asyncio
 import fcntl
 import os
 import shutil
+import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -40,6 +41,7 @@ REPLAY_S_MAX = 2.0  # a tail that would take longer is folded into a new snapsho
 REPLAY_BATCH_S, REPLAY_RECORD_S = 0.0004, 0.000008  # one `restore` call; measured on a busy machine
 SAMPLES = 16  # batches looked at to guess how many records a run of them holds
 READ_BATCHES = 500
+TROUBLES = (LogDamaged, LogFailed, LogUnreadable, SnapshotFailed, sqlite3.Error, OSError)  # then there is no snapshot
 BESIDE_NICE = 10  # while a gateway answers; one that starts waits for it
 
 
@@ -148,13 +150,12 @@ class Snapshots:
             return
         try:
             manifest = await self._fresh(reader)
-        except (LogDamaged, LogFailed, LogLost, SnapshotFailed) as error:
+            if manifest is not None:
+                os.link(self.directory / manifest.file, home / SEED_FILE)
+        except (*TROUBLES, LogLost) as error:
             self._report(f"the private Valkey starts empty, and is filled from the log: {error}")
-            return
         finally:
             await reader.close()
-        if manifest is not None:
-            os.link(self.directory / manifest.file, home / SEED_FILE)
 
     async def _fresh(self, reader: DeploymentReader) -> Manifest | None:
         """A snapshot whose tail is short; None where replaying the whole log is."""
@@ -178,32 +179,33 @@ class Snapshots:
                 await self._keep()
 
     async def _keep(self) -> None:
-        found = self.on_disk()
+        try:
+            base = await self._due()
+            if base is not None:
+                await self.write(None if isinstance(base, Refused) else base, nice=BESIDE_NICE)
+        except TROUBLES as error:
+            self._report(f"no snapshot: {error}")
+
+    async def _due(self) -> Manifest | Refused | None:
+        """What to build on (nothing, if it is refused); None if none is due."""
         reader = await open_log_reader(self._config)
         try:
-            base = await self.usable(reader) if await _is_due(reader, found) else None
-        except (LogDamaged, LogFailed) as error:
-            self._report(f"no snapshot: {error}")
-            return
+            return await self.usable(reader) if await _is_due(reader, self.on_disk()) else None
         finally:
             await reader.close()
-        if base is not None:
-            try:
-                await self.write(None if isinstance(base, Refused) else base, nice=BESIDE_NICE)
-            except (SnapshotFailed, LogDamaged, LogFailed) as error:
-                self._report(f"no snapshot: {error}")
 
     async def stored(self, partition: int) -> Folded | None:
         """What a lane recovers from; None where folding the log in this process is quick enough. Raises LogLost."""
         async with self._freshening:
-            reader = await open_log_reader(self._config)
             try:
-                manifest = await self._fresh(reader)
-            except (LogDamaged, LogFailed, SnapshotFailed) as error:
+                reader = await open_log_reader(self._config)
+                try:
+                    manifest = await self._fresh(reader)
+                finally:
+                    await reader.close()
+            except TROUBLES as error:
                 self._report(f"no snapshot: {error}")  # if it is this partition that is damaged, its fold will say so
                 return None
-            finally:
-                await reader.close()
         return None if manifest is None else self.folded(manifest, partition)
 
     def folded(self, manifest: Manifest, partition: int) -> Folded:

@@ -121,8 +121,12 @@ class FullDisk:
         await asyncio.to_thread(fill, target.server.directory)
 
     async def end(self, target: Target) -> None:
+        """A gateway that could not write its log has ended, as it must; whoever watches over it starts it again."""
         assert target.server is not None
         free(target.server.directory)
+        if target.server.has_ended:
+            await asyncio.to_thread(target.server.start)
+            target.look_again()
 
 
 class SlowFsync:

@@ -87,6 +87,12 @@ class Server:
         return self._process.pid
 
     @property
+    def has_ended(self) -> bool:
+        """Whether it did so by itself."""
+        assert self._process is not None, "it was never started"
+        return self._process.poll() is not None
+
+    @property
     def workers(self) -> int:
         """Processes that share the address."""
         return int(self._environment.get("TILLGATE_WORKERS", "1"))

@@ -49,7 +49,7 @@ class Faults:
         link: tuple[Callable[[], None], ...] = (self._cut, self._cut_all, self._black_hole, self._till_crash)
         valkey: tuple[Callable[[], None], ...] = (
             *(self._lose_tail, self._lose_tail, self._lose_tail, self._wipe, self._split, self._flush),
-            *(self._restart_on_snapshot, self._rot),
+            self._rot if world.host.server.append_only else self._restart_on_snapshot,
         )
         harmless: tuple[Callable[[], None], ...] = (
             *(self._out_of_memory, self._loading, self._unfit, self._pause, self._slow, self._fail_log, self._restart),

@@ -116,12 +116,13 @@ class World:
         if self.focus == "pause":
             self._fault_share, self._act_every_s = 0.05, 0.02
         if self.focus == "split":
-            self.host.server.append_only = False  # a rebuild after each start would hide what a lag leaves
+            self.host.server.append_only &= choose.random() < 0.5  # a rebuild after each start hides what a lag leaves
             self._fault_share, self._log_pace.typical_s = 0.03, 4 * self.pace.typical_s
             self._act_every_s = self.pace.typical_s * choose.choice((2, 10))
         if self.focus == "rot" and seed % BACKUP_ONE_IN != 0:
             self.host.server.append_only, self._fault_share = True, 0.03
         if self.focus.startswith("load"):
+            self.host.server.append_only = False
             self._fault_share, loading.LOAD_FIELDS_MAX, valkey_model.SCAN_KEYS = 0.03, 1, 1
             self._log_pace.typical_s = 0.005
         self.faults = Faults(self, backup=seed % BACKUP_ONE_IN == 0)

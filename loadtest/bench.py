@@ -117,7 +117,7 @@ def _row_names(context: click.Context, parameter: click.Parameter, text: str) ->
 @click.option(
     "--log-url",
     metavar="URL",
-    help="Measure (a) to (c2) once more with the log in this PostgreSQL database, which must be empty.",
+    help="Measure (a) to (c2) once more with the log on these servers (PostgreSQL, NATS), where none may be yet.",
 )
 @click.option("--compare", is_flag=True, help="Say how far this run has drifted from earlier ones on such a machine.")
 @click.option("--json", "as_json", is_flag=True, help="Print results as JSON.")
@@ -169,8 +169,8 @@ def _bench(
     if log_url is not None:
         _, shared = _loaded(directory / "p", loaded, seconds, tell, LOG__URL=log_url)
         for row in shared:  # the marks are for the log every gateway starts with
-            what = f"{row.what}; log in PostgreSQL"
-            rows.append(msgspec.structs.replace(row, name=f"{row.name} pg", what=what, marks=[]))
+            what = f"{row.what}; log in {'PostgreSQL' if log_url.startswith('postgres') else 'NATS JetStream'}"
+            rows.append(msgspec.structs.replace(row, name=f"{row.name} log", what=what, marks=[]))
     if "d" in names:
         rows += claim_rows(rows, min(seconds, CLAIM_SECONDS_MAX), directory, tell)
     works = _worked(directory / "w", [name for name in names if name in WORKS], seconds, tell)

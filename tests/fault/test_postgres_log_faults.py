@@ -230,11 +230,23 @@ async def test_a_setting_of_the_user_alone_binds_new_connections_and_is_seen_by_
         await postgres.run("ALTER ROLE till RESET synchronous_commit")
 
 
+async def _commits_wait(postgres: "PostgresServer") -> None:
+    """Until commits wait for the standby: a reload is taken up by one process of the server after the other."""
+    async with asyncio.timeout(WAIT_S):
+        while True:
+            commit = asyncio.create_task(postgres.run("SELECT pg_logical_emit_message(true, 'probe', 'x')"))
+            if not (await asyncio.wait([commit], timeout=0.3))[0]:
+                commit.cancel()
+                await asyncio.wait([commit])
+                return
+
+
 async def test_a_wait_for_a_standby_that_is_broken_off_is_no_yes(postgres: "PostgresServer", log: PostgresLog) -> None:
     first, second = chain(0, 2)
     (pid,) = await _writing_backend(postgres, log, [first])
     await postgres.run("ALTER SYSTEM SET synchronous_standby_names = 'absent'")
     await postgres.run("SELECT pg_reload_conf()")
+    await _commits_wait(postgres)
     waiting = f"SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE pid = {pid} AND wait_event = 'SyncRep'"
     try:
         for _ in range(2):  # the second one finds the batch there, which is no yes either

@@ -92,19 +92,22 @@ def test_one_cause_is_one_page(cause: str, alertmanager: Call) -> None:
     raised = [alert | {"endsAt": ends} for name in (page, *effects) for alert in alerts(name, job)]
     elsewhere = [alert | {"endsAt": ends} for alert in alerts("NotEnoughReady", f"{job}-2")]
     alertmanager("alerts", [*raised, *elsewhere])
-    loud = _settled(alertmanager, job, len(raised))
-    assert loud == {f"Tillgate{page}"}
-    assert _settled(alertmanager, f"{job}-2", 1) == {"TillgateNotEnoughReady"}, "another deployment is not muted"
+    _settles(alertmanager, job, len(raised), {f"Tillgate{page}"})
+    _settles(alertmanager, f"{job}-2", 1, {"TillgateNotEnoughReady"})  # another deployment is not muted
 
 
-def _settled(alertmanager: Call, job: str, count: int) -> set[str]:
-    """The pages of a deployment that are not muted, once all its alerts are known."""
+def _settles(alertmanager: Call, job: str, count: int, loud: set[str]) -> None:
+    """Once all alerts of a deployment are known, and have been held against each other, these pages are not muted.
+
+    Alertmanager works through what it was told one by one, so for a moment an effect is loud before its cause is known.
+    """
     until_s = time.monotonic() + START_S
     while True:
         told = [alert for alert in alertmanager("alerts") if alert["labels"]["job"] == job]
-        if len(told) == count and all(alert["status"]["state"] != "unprocessed" for alert in told):
-            pages = [alert for alert in told if alert["labels"]["severity"] == "page"]
-            return {alert["labels"]["alertname"] for alert in pages if alert["status"]["state"] == "active"}
+        pages = [alert for alert in told if alert["labels"]["severity"] == "page"]
+        active = {alert["labels"]["alertname"] for alert in pages if alert["status"]["state"] == "active"}
+        if len(told) == count and all(alert["status"]["state"] != "unprocessed" for alert in told) and active == loud:
+            return
         assert time.monotonic() < until_s, told
         time.sleep(0.05)
 
@@ -116,4 +119,4 @@ def test_what_is_wrong_with_vouchers_is_never_muted(alertmanager: Call) -> None:
         alert | {"endsAt": ends} for name in ("DiskFillingUp", "InvariantViolated") for alert in alerts(name, job)
     ]
     alertmanager("alerts", raised)
-    assert _settled(alertmanager, job, len(raised)) == {"TillgateDiskFillingUp", "TillgateInvariantViolated"}
+    _settles(alertmanager, job, len(raised), {"TillgateDiskFillingUp", "TillgateInvariantViolated"})

@@ -11,7 +11,7 @@ import struct
 import zlib
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -121,6 +121,15 @@ class LogReader(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+@runtime_checkable
+class SelfCheckedLog(Protocol):
+    """A log whose storage can be checked below what reading it shows."""
+
+    async def check_storage(self) -> None:
+        """Takes as long as reading everything. Raises LogDamaged, LogFailed."""
+        ...
 
 
 class EventLog(LogReader, Protocol):

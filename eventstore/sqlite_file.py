@@ -109,6 +109,16 @@ class SqliteReader:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._connection.close)
         self._thread.shutdown()
 
+    async def check_storage(self) -> None:
+        """SQLite's own check of its pages and of the order of their keys. Raises LogDamaged, LogFailed."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._check_now)
+
+    def _check_now(self) -> None:
+        with _storage_errors(CONTROL, 0):
+            (told,) = self._connection.execute("PRAGMA quick_check(1)").fetchone()
+        if told != "ok":
+            raise LogDamaged(CONTROL, 0, f"file: {told}")
+
     def head_now(self, partition: int) -> Head:
         """`head` without an event loop, for the time before there is one."""
         assert partition < self.meta.partitions or partition == CONTROL, f"partition {partition}"

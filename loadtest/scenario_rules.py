@@ -129,6 +129,11 @@ def _check_vouchers(scenario: Scenario) -> None:
 
 
 def _check_times(scenario: Scenario, faults: Sequence[str]) -> None:
+    shape = scenario.arrivals
+    if isinstance(shape, Race) and shape.within_ms > shape.every_s * 1000:
+        raise ScenarioRefused(
+            "arrivals.within_ms", f"{shape.within_ms:g} ms reach into the next round, {shape.every_s:g} s later"
+        )
     end_s = scenario.length_s
     for number, fault in enumerate(scenario.faults):
         field = f"faults[{number}]"
@@ -221,7 +226,7 @@ def _lasting(scenario: Scenario, seconds: float) -> Scenario:
         case Origin():
             scenario = _with_shape(scenario, day_seconds=shape.day_seconds * factor, scale=shape.scale * factor)
         case Race():
-            scenario = _with_shape(scenario, every_s=shape.every_s * factor)
+            scenario = _with_shape(scenario, every_s=shape.every_s * factor, within_ms=shape.within_ms * factor)
         case Ramp():
             scenario = _with_shape(scenario, over_s=shape.over_s * factor)
         case Points():

@@ -143,3 +143,13 @@ def test_a_file_that_is_none_is_told_with_what_was_meant(tmp_path: Path) -> None
         named("smok")
     (tmp_path / "mine.toml").write_text(PLAIN)
     assert named(str(tmp_path / "mine.toml")).name == "mine"
+
+
+def test_a_round_of_a_race_ends_before_the_next() -> None:
+    text = (
+        'title = "r"\nshows = "r"\n[arrivals]\nshape = "race"\nevery_s = 0.1\nwithin_ms = 150\n[terminals]\ncount = 4\n'
+    )
+    why = refused(text)
+    assert (why.field, "next round" in why.why) == ("arrivals.within_ms", True)
+    shorter = adjusted(named("hot-voucher"), seconds=1)
+    check(shorter, tuple(FAULTS))

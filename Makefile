@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-hardware hardware-packages lint ops-check alerts-live load-locust closed-open bench bench-bytes bench-sizes bench-framers bench-page bench-camera bench-tracing bench-till bench-console bench-logs bench-rebuild chaos chaos-planted fuzz rolling sim tour lock clean
+.PHONY: demo test test-hardware hardware-packages lint ops-check alerts-live load-locust load-rolling closed-open bench bench-bytes bench-sizes bench-framers bench-page bench-camera bench-tracing bench-till bench-console bench-logs bench-rebuild chaos chaos-planted fuzz rolling sim tour lock clean
 
 demo: $(INSTALLED)
 	$(BIN)/tillgate demo
@@ -64,6 +64,10 @@ SCENARIO ?= smoke
 load-locust: $(INSTALLED)
 	$(BIN)/locust -f loadtest/locustfile.py --headless --only-summary --verify --scenario $(SCENARIO) \
 	  $(if $(WORKERS),--processes $(WORKERS)) $(LOCUST)
+
+# The scenario rolling-restart with two workers on PostgreSQL, then verified: make load-rolling LOAD="--seconds 20"
+load-rolling: $(INSTALLED)
+	$(BIN)/python tests/load_rolling.py $(LOAD)
 
 # What a closed model hides: a gateway frozen for five seconds, measured by both kinds of test. Two minutes.
 closed-open: $(INSTALLED)

@@ -99,6 +99,9 @@ def _lines(fields: dict[str, Any], prefix: str = "") -> Iterator[str]:
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     help="Its data directory, where it is on this machine: token and address are found there, processes watched.",
 )
+@click.option("--log-url", metavar="URL", help="The log of a gateway made for the run, where none is yet.")
+@click.option("--valkey-url", metavar="URL", help="Its Valkey, empty; several workers need one that runs by itself.")
+@click.option("--workers", type=click.IntRange(1, 64), help="Its processes.")
 @prints_results
 def run(
     scenario: str,
@@ -106,6 +109,9 @@ def run(
     url: str | None,
     token_file: Path | None,
     data_dir: Path | None,
+    log_url: str | None,
+    valkey_url: str | None,
+    workers: int | None,
     as_json: bool,
     **asked: Any,
 ) -> int:
@@ -119,12 +125,15 @@ def run(
     tillgate load run smoke
     tillgate load run origin-replay --seconds 540
     tillgate load run saturation-search --seconds 10 --rate 6000
+    tillgate load run rolling-restart --log-url postgresql://till@db/load --valkey-url redis://cache:6379/0 --workers 2
     """
     from loadtest.own_server import GatewayFailed
 
     chosen = _scenario(scenario, asked)
     place = _directory(directory, chosen)
-    opened = _opened(chosen, place, url, token_file, data_dir)
+    wanted = {"LOG__URL": log_url, "VALKEY__URL": valkey_url, "WORKERS": workers}
+    settings = {name: str(value) for name, value in wanted.items() if value is not None}
+    opened = _opened(chosen, place, url, token_file, data_dir, settings)
     try:
         with _told(as_json) as tell:
             made = _made(chosen, place, opened, tell)
@@ -156,7 +165,14 @@ def _directory(directory: Path | None, scenario: "Scenario") -> Path:
     return place.absolute()
 
 
-def _opened(scenario: "Scenario", place: Path, url: str | None, token_file: Path | None, data_dir: Path | None) -> Any:
+def _opened(
+    scenario: "Scenario",
+    place: Path,
+    url: str | None,
+    token_file: Path | None,
+    data_dir: Path | None,
+    settings: dict[str, str],
+) -> Any:
     """The deployment as a context manager. Raises Fault."""
     import msgspec
 
@@ -165,7 +181,9 @@ def _opened(scenario: "Scenario", place: Path, url: str | None, token_file: Path
     if url is None and data_dir is None:
         if token_file is not None:
             raise Fault("--token-file is for a gateway that runs: give --url or --data with it", EXIT_USAGE)
-        return own_deployment(place, scenario)
+        return own_deployment(place, scenario, **settings)
+    if settings:
+        raise Fault("--log-url, --valkey-url and --workers are for a gateway made for the run", EXIT_USAGE)
     if data_dir is not None:
         token_file = token_file or data_dir / "secrets" / "admin.token"
         try:

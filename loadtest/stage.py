@@ -20,6 +20,7 @@ from loadtest.faults import Ground, Target
 from loadtest.own_server import GatewayFailed
 from loadtest.scenario import Origin, Scenario
 
+SETTINGS = "deployment.env"  # beside it: its settings, a line each, as TILLGATE_ variables without that prefix
 DEPLOYMENT = "deployment"  # in the run's directory: data of the gateway that was made for it
 ISSUE_MAX = 1_000_000  # a request
 IMPORT_LINES = 50_000  # a request: two megabytes
@@ -64,8 +65,12 @@ class Stage(msgspec.Struct, frozen=True):
 
 @contextmanager
 def own_deployment(directory: Path, scenario: Scenario, **settings: str) -> Iterator[tuple[Desk, Target, str]]:
-    """A gateway of our own, its data in `directory`. `settings` as for Server. Raises GatewayFailed."""
+    """A gateway of our own, its data in `directory`. `settings` as for Server. Raises GatewayFailed.
+
+    Settings are written beside it, so that the deployment can be opened again after the run.
+    """
     with ExitStack() as stack:
+        (directory / SETTINGS).write_text("".join(f"{name}={value}\n" for name, value in sorted(settings.items())))
         home = directory / DEPLOYMENT
         ground = Ground(home, directory, {fault.name for fault in scenario.faults}, stack)
         gateway = stack.enter_context(running_gateway(home, ground.environment, **settings))

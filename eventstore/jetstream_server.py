@@ -55,13 +55,27 @@ Link = Callable[[], Awaitable[Client]]
 
 @contextmanager
 def server_errors() -> Iterator[None]:
-    """What NATS and its client raise, as a log raises it."""
+    """What NATS and its client raise, as a log raises it; and whoever was cancelled meanwhile learns it here."""
     try:
         yield
     except (FileExistsError, FileNotFoundError):  # ours, of whole logs
         raise
     except _UNREACHABLE as error:
+        _heed_cancel()
         raise LogLost(f"NATS: {str(error) or type(error).__name__}") from error
+    _heed_cancel()
+
+
+def _heed_cancel() -> None:
+    """End a cancelled task whose CancelledError was lost under way.
+
+    The client waits with asyncio.wait_for, which up to CPython 3.11 returns the answer, as if nothing were, to a task
+    that is cancelled in the turn of the loop in which the answer comes (python/cpython#86296); and a connection that
+    closes turns the CancelledError into one of the client's own. A reader that polls for ever would never end.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 async def ask(client: Client, call: str, body: object = None) -> Answer:
@@ -84,22 +98,24 @@ async def _quietly(_: Exception) -> None:
 
 async def connect(place: Place, password: str | None) -> Client:
     """A connection to servers that are fit for a log. Raises LogLost, LogUnfit."""
-    with server_errors():
-        client = await nats.connect(
-            place.urls,
-            name="tillgate",
-            user=place.user or None,
-            password=password,
-            connect_timeout=round(CONNECT_SECONDS_MAX),
-            allow_reconnect=False,  # it would send again what was under way; a Session connects anew instead
-            error_cb=_quietly,
-        )
+    client: Client | None = None
     try:
+        with server_errors():
+            client = await nats.connect(
+                place.urls,
+                name="tillgate",
+                user=place.user or None,
+                password=password,
+                connect_timeout=round(CONNECT_SECONDS_MAX),
+                allow_reconnect=False,  # it would send again what was under way; a Session connects anew instead
+                error_cb=_quietly,
+            )
         if client.max_payload < PAYLOAD_MAX_LEAST:
             raise LogUnfit(f"NATS takes {client.max_payload} bytes a message. Set max_payload: {PAYLOAD_MAX_LEAST}")
         await _check_sync(place)
     except BaseException:
-        await client.close()
+        if client is not None:
+            await client.close()
         raise
     return client
 

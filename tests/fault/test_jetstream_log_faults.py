@@ -105,6 +105,26 @@ async def appended(log: JetStreamLog, run: list[Batch]) -> None:
                 await asyncio.sleep(0.05)
 
 
+async def test_a_reader_that_is_cancelled_ends_whatever_it_waits_for(log: JetStreamLog) -> None:
+    """Up to CPython 3.11 asyncio.wait_for, on which the client rests, loses most of these."""
+
+    async def poll() -> None:
+        while True:
+            await log.read(0, 1, 10)
+
+    for _ in range(10):
+        polling = [asyncio.create_task(poll()) for _ in range(4)]
+        await log.head(0)  # they are in different places now
+        for task in polling:
+            task.cancel()
+        _, lost = await asyncio.wait(polling, timeout=5.0)
+        for task in lost:
+            while not task.done():
+                task.cancel()
+                await asyncio.wait([task], timeout=0.1)
+        assert not lost, "a cancelled reader reads on"
+
+
 async def test_processes_that_append_at_once_make_one_chain_and_each_yes_is_in_it_once(
     url: str, log: JetStreamLog
 ) -> None:

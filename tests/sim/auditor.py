@@ -123,7 +123,9 @@ def _check_place(book: Book, told: Any, misused: set[bytes]) -> Iterator[str]:
         yield f"R10: {where}: it is said again, and was never said"
     if told.verdict in (TAKEN, CONFLICT) and not (told.verdict == CONFLICT and told.entry is None):
         holder = book.held_at.get(told.place)
-        if holder is None or holder.packed()[17:] != told.entry[17:]:
+        if told.entry is None:
+            yield f"R4: {where}: it names no winner"
+        elif holder is None or holder.packed()[17:] != told.entry[17:]:
             yield f"R4: {where}: it names a winner that did not hold the voucher then"
 
 

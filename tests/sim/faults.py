@@ -68,6 +68,8 @@ class Faults:
             self._allowed = [*self._allowed[:2], *[self._rot] * 3, self._restart_on_snapshot]
         elif world.focus == "load_wipe_1":
             self._allowed = [self._split, self._lose_tail, self._lose_tail]
+        elif world.focus == "overtaken":
+            self._allowed = [*self._allowed[:1], *[self._restart] * 3]
         self._backup: dict[int, int] = {}
 
     def strike(self) -> None:
@@ -78,7 +80,8 @@ class Faults:
 
     def ambush(self, owner: Owner) -> None:
         """Something happens at the worst moment to whoever just did something."""
-        kind = self._choose.choice(("stop", "stop", "stop", "power", "kill", "cut", "crash", "lose", "lose"))
+        kinds = ("stop", "stop", "stop", "power", "kill", "cut", "crash", "lose", "lose")
+        kind = "stop" if self._world.focus == "overtaken" else self._choose.choice(kinds)
         self._world.note("ambush", (kind, owner.name), None)
         mine = next((gateway for gateway in self._world.gateways if gateway.owner is owner), None)
         if kind == "stop" and mine is not None:

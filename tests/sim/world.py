@@ -40,21 +40,10 @@ AMBUSH_CHANCE = {  # of a fault at the very moment of an operation
     "load_1": 0.1,
 }
 # What a seed looks for above all: trouble at one kind of operation, a pause behind a sleeper's back, two Valkeys at
-# once, or nothing.
+# once, a rebuild that is overtaken by another, or nothing.
 FOCUSES = (
-    "",
-    "",
-    "",
-    "pause",
-    "split",
-    "rot",
-    "claim_1",
-    "append",
-    "restore_1",
-    "load_wipe_1",
-    "load_wipe_1",
-    "load_1",
-    "load_1",
+    *("", "", "", "pause", "split", "rot", "claim_1", "append"),
+    *("restore_1", "load_wipe_1", "overtaken", "load_1", "load_1"),
 )
 KNOBS: tuple[tuple[Any, str, tuple[int, ...]], ...] = (  # limits that a short run never meets are small in some seeds
     (ids, "GENERATION_IDS", (24, ids.GENERATION_IDS)),
@@ -125,6 +114,11 @@ class World:
             self.host.server.append_only = False
             self._fault_share, loading.LOAD_FIELDS_MAX, valkey_model.SCAN_KEYS = 0.03, 1, 1
             self._log_pace.typical_s = 0.005
+        if self.focus == "overtaken":  # a start on a file: both gateways rebuild at once what still holds everything
+            self.host.server.append_only = seed % BACKUP_ONE_IN != 0
+            valkey_model.SCAN_KEYS, self._log_pace.typical_s = 1, self.pace.typical_s
+            self._fault_share, self._act_every_s = 0.0, 0.02
+        self._ambushed = "load_wipe_1" if self.focus == "overtaken" else self.focus
         self.faults = Faults(self, backup=seed % BACKUP_ONE_IN == 0)
 
     def _surroundings(self, number: int, log_repeats: float) -> Surroundings:
@@ -161,7 +155,7 @@ class World:
         self.events += 1
         if self.trace is not None:
             self.trace.append(f"{self.loop.now_s:10.6f} {owner.name:6} {kind} {particulars}")
-        if kind == self.focus and who is not None and not self.calm and self.choose.random() < AMBUSH_CHANCE[kind]:
+        if kind == self._ambushed and who is not None and not self.calm and self.choose.random() < AMBUSH_CHANCE[kind]:
             self.faults.ambush(who)
 
     def say(self, text: str) -> None:

@@ -61,7 +61,7 @@ class Faults:
         elif world.focus == "pause":
             self._allowed = [*self._allowed[:2], *[self._pause_behind_its_back] * 3]
         elif world.focus == "split":
-            self._allowed = [*self._allowed[:2], *[self._split] * 4]
+            self._allowed = [*self._allowed[:1], *[self._split] * 4]
         elif world.focus == "load_1":
             self._allowed = [*self._allowed[:1], self._wipe, self._flush]
         elif world.focus == "rot":

@@ -106,8 +106,9 @@ class World:
             self._fault_share, self._act_every_s = 0.05, 0.02
         if self.focus == "split":
             self.host.server.append_only &= choose.random() < 0.5  # a rebuild after each start hides what a lag leaves
-            self._fault_share, self._log_pace.typical_s = 0.03, 4 * self.pace.typical_s
-            self._act_every_s = self.pace.typical_s * choose.choice((2, 10))
+            self._fault_share, self._log_pace.typical_s = 0.0, self.pace.typical_s
+            # Seldom enough that a gateway which moved is ready again before the other one claims.
+            self._act_every_s = self.pace.typical_s * choose.choice((20, 100))
         if self.focus == "rot" and seed % BACKUP_ONE_IN != 0:
             self.host.server.append_only, self._fault_share = True, 0.03
         if self.focus.startswith("load"):

@@ -45,6 +45,7 @@ from eventstore.log import (
 CONNECT_SECONDS_MAX = 5.0
 ANSWER_SECONDS_MAX = 5.0  # an append takes milliseconds, an election a second or two
 MONITOR_SECONDS_MAX = 2.0
+PING_SECONDS = 5  # a server that leaves two pings without an answer is gone, whatever the kernel still takes for it
 PAYLOAD_MAX_LEAST = 8 << 20  # what a server must take in a message; a batch is at most half of it, base64 is longer
 BATCH_BYTES_MAX = 4 << 20
 RUN_MAX = 1000  # messages of an atomic publish (the server's own limit)
@@ -107,7 +108,8 @@ async def connect(place: Place, password: str | None) -> Client:
                 user=place.user or None,
                 password=password,
                 connect_timeout=round(CONNECT_SECONDS_MAX),
-                allow_reconnect=False,  # it would send again what was under way; a Session connects anew instead
+                ping_interval=PING_SECONDS,
+            allow_reconnect=False,  # it would send again what was under way; a Session connects anew instead
                 error_cb=_quietly,
             )
         if client.max_payload < PAYLOAD_MAX_LEAST:

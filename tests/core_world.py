@@ -80,7 +80,7 @@ def offer(**changes: object) -> Offer:
     return Offer(**(base | changes))  # type: ignore[arg-type]
 
 
-async def until(true: object, seconds: float = 10.0) -> None:
+async def until(true: object, seconds: float = 30.0) -> None:
     """Wait for an observable condition, or fail."""
     deadline = asyncio.get_running_loop().time() + seconds
     while not true():  # type: ignore[operator]

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -127,7 +128,11 @@ async def test_the_gateway_answers_as_the_document_says(h: HttpWorld) -> None:
         @settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
         @given(case=operation.as_strategy() | operation.as_strategy(generation_mode=GenerationMode.NEGATIVE))
         def check(case: schemathesis.Case) -> None:
-            response = case.call(base_url=f"http://{h.host}:{h.port}", headers=headers)
+            until_s = time.monotonic() + 10
+            while True:
+                response = case.call(base_url=f"http://{h.host}:{h.port}", headers=headers)
+                if response.status_code != 503 or time.monotonic() > until_s:
+                    break  # else it says itself: ask again; a stalled machine has not confirmed its token for a second
             answered[response.status_code] += 1
             case.validate_response(response, checks=CHECKS)
 

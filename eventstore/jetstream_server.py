@@ -109,7 +109,7 @@ async def connect(place: Place, password: str | None) -> Client:
                 password=password,
                 connect_timeout=round(CONNECT_SECONDS_MAX),
                 ping_interval=PING_SECONDS,
-            allow_reconnect=False,  # it would send again what was under way; a Session connects anew instead
+                allow_reconnect=False,  # it would send again what was under way; a Session connects anew instead
                 error_cb=_quietly,
             )
         if client.max_payload < PAYLOAD_MAX_LEAST:

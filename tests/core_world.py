@@ -98,7 +98,11 @@ class World:
         assert not isinstance(outcome, Rejected), outcome
 
     async def ready(self) -> None:
-        await until(lambda: not self.core.troubles())
+        try:
+            await until(lambda: not self.core.troubles())
+        except AssertionError as error:
+            fatal = self.core.fatal
+            raise AssertionError(self.core.troubles(), fatal.done() and fatal.exception()) from error
 
     async def codes(self, count: int, slug: str = "cake", request: str = "r1") -> list[str]:
         issued = await self.core.desk.issue("test", slug, count, request)

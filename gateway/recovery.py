@@ -216,8 +216,10 @@ async def _catch_up(
         await _replay(arbiter, log, partition, valkey.seq + 1, fence.seq)
         return
     state = await fold(partition)
-    if not await _is_being_loaded(arbiter, partition):
-        await arbiter.rebuild(partition, state.hashes, state.head, mint_tip())
+    if await _is_being_loaded(arbiter, partition):
+        return
+    if await arbiter.rebuild(partition, state.hashes, state.head, mint_tip()):
+        await _replay(arbiter, log, partition, state.head.seq + 1, fence.seq)
 
 
 async def _replay(arbiter: Arbiter, log: EventLog, partition: int, first_seq: int, last_seq: int) -> None:

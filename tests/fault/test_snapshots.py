@@ -22,7 +22,7 @@ from eventstore.events import REDEEM, REVERSE, CampaignClosed, CampaignCreated
 from eventstore.projections import CampaignTally
 from eventstore.snapshot import Manifest, Refused, Why
 from eventstore.sqlite_file import open_reader
-from gateway import doctor
+from gateway import doctor, recovery
 from gateway.core import LOG_FILE
 from gateway.main import running
 from gateway.messages import Redeem, Reverse, Verdict
@@ -107,6 +107,17 @@ async def test_a_private_valkey_starts_on_the_snapshot_and_replays_the_tail(dire
         assert await log_head(directory) == head + 1, "one fence, and the tail behind the snapshot"
         told = {(await other.verdict(here.w.scan(scan.code)))[0] for scan in scans}
     assert told == {Verdict.ALREADY_REDEEMED}
+
+
+async def test_a_tail_too_long_to_replay_by_itself_is_replayed_behind_the_snapshot(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recovery, "REPLAY_BATCHES_MAX", 3)
+    await redeemed(directory)
+    await snapshots_of(directory).write(None)
+    async with site(directory) as here:
+        scans = await redeem(here, 20, "r2")
+    assert await told_again(directory, scans, []) == {Verdict.ALREADY_REDEEMED}
 
 
 async def test_one_on_top_of_another_is_the_one_from_the_first_batch(directory: Path) -> None:

@@ -293,7 +293,11 @@ def _conflicts(chain: Sequence[Batch]) -> list[OfflineConflict]:
 
 def run_seed(seed: int, events: int, *, traced: bool = False, focus: str | None = None) -> Outcome:
     """One run; the same arguments give the same run. `focus` overrides what the seed looks for above all."""
-    return World(seed, traced=traced, focus=focus).run(events)
+    try:
+        return World(seed, traced=traced, focus=focus).run(events)
+    finally:
+        for module, name, values in KNOBS:  # others in this process use the shipped ones
+            setattr(module, name, values[-1])
 
 
 def run_chunk(seeds: Sequence[int], events: int, focus: str | None = None) -> list[Outcome]:

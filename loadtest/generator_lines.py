@@ -55,6 +55,8 @@ class StreamLine(asyncio.Protocol):
         self._next_ref = 0
         self._waiting: deque[Asked] = deque()
         self._greeted: asyncio.Future[None] | None = None
+        self._gone = asyncio.Event()  # set while there is no connection: the next one must not find the last
+        self._gone.set()
         self.is_open = self.is_down = self.is_closed = False
 
     # --- scans ---
@@ -114,6 +116,10 @@ class StreamLine(asyncio.Protocol):
                 await crew.loop.create_connection(lambda: self, crew.plan.host, crew.plan.port)
                 self._write(upgrade_request())
                 await self._greeted
+        except (OSError, asyncio.CancelledError):  # TimeoutError is one: a gateway that greets nobody may yet answer
+            self._abort()
+            await self._gone.wait()
+            raise
         finally:
             self._greeted = None
 
@@ -136,9 +142,11 @@ class StreamLine(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
         self._write = self._transport.write
+        self._gone.clear()
 
     def connection_lost(self, exc: Exception | None) -> None:
         was_open, self.is_open, self._transport = self.is_open, False, None
+        self._gone.set()
         self._write = lambda raw: None
         refs, self._refs = self._refs, {}
         for sent in refs.values():

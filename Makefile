@@ -82,12 +82,14 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install -qq --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# make chaos FAULTS=1000, or SECONDS=480 for as many as fit; SEED=7 for a schedule that was seen before. More answers:
-# make chaos FAULTS=1000 CHAOS="--settle 4 --rate 20000 --vouchers 2000000"
+# make chaos FAULTS=1000, or SECONDS=480 for as many as fit; SEED=7 for a schedule that was seen before. With many answers
+# around each fault: make chaos FAULTS=1000 ANSWERS=10000000
 FAULTS ?= 100
 SECONDS ?= 0
+ANSWERS ?= 0
 chaos: $(INSTALLED)
-	$(BIN)/python tests/fault/chaos.py --faults $(FAULTS) --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(CHAOS)
+	$(BIN)/python tests/fault/chaos.py --faults $(FAULTS) --seconds $(SECONDS) --answers $(ANSWERS) \
+	  $(if $(filter-out 0,$(ANSWERS)),--rate 30000 --scans 120) $(if $(SEED),--seed $(SEED)) $(CHAOS)
 
 # From the end of a frame to the cashier's page, drawn; needs chromium, and says so.
 bench-page: $(INSTALLED)

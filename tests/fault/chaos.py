@@ -3,6 +3,9 @@
 `make chaos FAULTS=200 SEED=7`, or `python tests/fault/chaos.py --help`. It prints its seed first; the same seed is the
 same schedule. At the end come the counts, and for the first violation the voucher's whole history. Exit code 1: there
 was a violation, an id without an answer QUIET_S after the faults, or a server that did what it must not.
+
+A long run is cut into chapters, each of them a deployment of its own with its own check: so the checker's memory, and
+what a restart has to load, stay those of one chapter, and every chapter has its quiet end.
 """
 
 import argparse
@@ -14,29 +17,31 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import uvloop
-from chaos_check import Checker, Found
+from chaos_check import Checker
 from chaos_disk import Disk, build, copy_files
 from chaos_faults import BY_NAME, Planned, Scene, schedule, strike
 from chaos_proxy import Proxy
+from chaos_report import QUIET_S, Report, in_chapter, in_words
 from chaos_servers import ROOT, START_S, Failed, Gateway, Valkey
 from chaos_stage import CAMPAIGN, set_up
-from chaos_tills import Counts, Fleet
+from chaos_tills import Fleet
 
 from gateway.core import LOG_FILE
 from gateway.deployment import initialise
 from gateway.proof import read_live
 
-QUIET_S = 5.0  # this long after the faults stop, every id has its answer
 PARTITIONS = 2
 WORKING_ODDS = 0.75  # how often that begins only when answers come again; else the next fault hits while it recovers
 WORKING_ANSWERS, WORKING_S_MAX = 100, 5.0
+PACE_S_MAX = 15.0  # for answers that are due; a gateway which is slower than asked gets fewer of them
 WATCH_S = 0.05
+CHAPTER_FAULTS = 100
+VOUCHERS_PER_ANSWER = 0.6  # the rest are copies, repeats and reversals
 SMALL_BYTES = 24 << 20
 
 
@@ -44,37 +49,16 @@ SMALL_BYTES = 24 << 20
 class Options:
     seed: int
     faults: int = 20
-    seconds: float = 0.0  # the schedule is begun again until they are over; 0: once
+    seconds: float = 0.0  # the schedule ends when they are over; 0: with its last fault
+    answers: int = 0  # how many the faults are spread over; 0: whatever comes
     only: Sequence[str] = ()
     tills: int = 8
     vouchers: int = 60_000
     rate: float = 2500.0  # new scans a second
     settle_s: float = 0.3  # tills work on for up to this long between two faults, at random
+    scans_max: int = 40  # in one message
     small_disk: bool = False  # the gateway's data on a tmpfs of SMALL_BYTES; needs the right to mount
     source: Path = ROOT
-
-
-@dataclass
-class Report:
-    """What a run came to."""
-
-    seed: int
-    faults: Counter[str] = field(default_factory=Counter)
-    fault_seconds: Counter[str] = field(default_factory=Counter)
-    answers_at: Counter[str] = field(default_factory=Counter)  # while a fault of that kind was under way
-    violations_of_servers: list[tuple[str, str]] = field(default_factory=list)
-    taken_back: Counter[str] = field(default_factory=Counter)
-    set_aside: int = 0
-    unresolved: int = 0
-    quiet_s: float = 0.0
-    seconds: float = 0.0
-    counts: Counts = field(default_factory=Counts)
-    found: Found = field(default_factory=Found)
-    counterexample: list[str] = field(default_factory=list)
-
-    @property
-    def is_good(self) -> bool:
-        return not (self.found.violations or self.violations_of_servers or self.unresolved)
 
 
 class Run:
@@ -129,7 +113,7 @@ class Run:
         witness = stage.keys.pop(witness_number)
         proxy = Proxy(lambda: gateway.port)
         await proxy.start()
-        fleet = Fleet(stage, histories, proxy.port, options.seed, options.rate)
+        fleet = Fleet(stage, histories, proxy.port, options.seed, options.rate, options.scans_max)
         fleet.start()
         older = home / "older-aof"
         copy_files(valkey.files, older)
@@ -151,20 +135,21 @@ class Run:
     async def _break(self, scene: Scene) -> None:
         options, counts = self._options, scene.fleet.counts
         await _until(lambda: counts.answers > 0, START_S)
-        rng, until_s, lap = random.Random(f"pauses {options.seed}"), time.monotonic() + options.seconds, 0
-        while lap == 0 or time.monotonic() < until_s:
-            for planned in schedule(options.seed + lap, options.faults, options.only):
-                await self._strike(scene, planned)
-                await self._settle(scene, rng)
-                if options.seconds and time.monotonic() > until_s:
-                    break
-            lap += 1
+        rng, ends_s = random.Random(f"pauses {options.seed}"), time.monotonic() + (options.seconds or float("inf"))
+        for number, planned in enumerate(schedule(options.seed, options.faults, options.only), 1):
+            await self._strike(scene, planned)
+            await self._settle(scene, rng, options.answers * number // options.faults)
+            if time.monotonic() > ends_s:
+                return
+        await _until(lambda: counts.answers >= options.answers, PACE_S_MAX)
 
-    async def _settle(self, scene: Scene, rng: random.Random) -> None:
+    async def _settle(self, scene: Scene, rng: random.Random, due: int) -> None:
+        """Let the tills work on for a while: not at all, or until answers come again, or until `due` have come."""
         counts = scene.fleet.counts
         wanted, seconds = counts.answers + WORKING_ANSWERS, rng.uniform(0.0, self._options.settle_s)
         if rng.random() < WORKING_ODDS:
             await _until(lambda: counts.answers >= wanted, WORKING_S_MAX)
+            await _until(lambda: counts.answers >= due, PACE_S_MAX)
         await asyncio.sleep(seconds)
 
     async def _strike(self, scene: Scene, planned: Planned) -> None:
@@ -193,6 +178,7 @@ class Run:
 
     async def _check(self, scene: Scene, checker: Checker) -> None:
         scene.fleet.close()
+        began_s = time.monotonic()
         client = scene.valkey.client()
         live = await read_live(client, PARTITIONS)
         await client.aclose()
@@ -204,6 +190,7 @@ class Run:
         named = [serial for _, _, serial in checker.found.violations if serial is not None]
         if named:
             self.report.counterexample = checker.history_of(named[0])
+        self.report.check_seconds = time.monotonic() - began_s
 
 
 async def _until(true: Callable[[], bool], seconds_max: float) -> float:
@@ -234,35 +221,37 @@ def run(options: Options, *, say: Callable[[str], None] = lambda text: None, kee
     return report
 
 
-def in_words(report: Report) -> str:
-    """The report for people."""
-    found, counts = report.found, report.counts
-    lines = [f"{'fault':22}{'times':>6}{'seconds':>9}{'answers':>10}"]
-    for name, times in sorted(report.faults.items()):
-        lines.append(f"{name:22}{times:6}{report.fault_seconds[name]:9.1f}{report.answers_at[name]:10}")
-    total = f"{sum(report.faults.values())} faults in {report.seconds:.0f} s, {counts.answers} answers"
-    asked = f"{counts.unresolved} times unresolved and asked again, {counts.retries} repeats"
-    aside = f"torn append-only files set aside: {report.set_aside}"
-    lines += [
-        f"seed {report.seed}: {total} ({found.accepted} accepted), {asked}, {counts.connections} connections",
-        f"log: {found.batches} batches, {found.records} records, {found.vouchers} vouchers",
-        f"answers by verdict: {dict(sorted(counts.by_code.items()))}",
-        f"power failures that took back something, by file: {dict(report.taken_back)}; {aside}",
-        f"unresolved {QUIET_S:g} s after the faults: {report.unresolved} (quiet after {report.quiet_s:.2f} s)",
-        f"violations: {len(found.violations)} {found.by_rule() or ''}".rstrip(),
-        f"servers that did what they must not: {len(report.violations_of_servers)}",
-    ]
-    lines += [f"  {name}: {what}" for name, what in report.violations_of_servers[:5]]
-    if found.violations:
-        lines += [f"first violation: {rule}: {what}" for rule, what, _ in found.violations[:1]]
-        lines += [f"  {line}" for line in report.counterexample]
-    return "\n".join(lines)
+def chapter(whole: Options, number: int, seconds: float) -> Options:
+    """The run that is a long one's `number`, from 0; `seconds`: how many are left, 0 where only the faults count."""
+    left = whole.faults - number * CHAPTER_FAULTS
+    faults = min(left, CHAPTER_FAULTS) if left > 0 else CHAPTER_FAULTS
+    answers = whole.answers * faults // whole.faults
+    vouchers = max(whole.vouchers, int(answers * VOUCHERS_PER_ANSWER))
+    seed = whole.seed + number
+    return replace(whole, seed=seed, faults=faults, answers=answers, vouchers=vouchers, seconds=seconds)
+
+
+def chapters(whole: Options, *, say: Callable[[str], None], keep: bool) -> Report:
+    """A run of any length, chapter by chapter; with `seconds`, until they are over. What all of it came to."""
+    told, ends_s, number = Report(whole.seed), time.monotonic() + whole.seconds, 0
+    while number * CHAPTER_FAULTS < whole.faults or time.monotonic() < ends_s:
+        if whole.seconds and time.monotonic() >= ends_s:
+            break
+        report = run(chapter(whole, number, max(0.0, ends_s - time.monotonic())), say=say, keep=keep)
+        told.add(report)
+        number += 1
+        if not report.is_good:
+            say(in_words(report))
+        say(f"chapter {number}, {in_chapter(report)}")
+    return told
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Break a gateway and its Valkey in every way there is, and check.")
     parser.add_argument("--faults", type=int, default=100, help="how many (default 100)")
     parser.add_argument("--seconds", type=float, default=0.0, help="stop after these, with more faults if need be")
+    parser.add_argument("--answers", type=int, default=0, help="spread the faults over so many answers")
+    parser.add_argument("--scans", type=int, default=40, help="in one message, at most (default 40)")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6), help="of the schedule")
     parser.add_argument("--only", default="", help=f"comma-separated kinds, of {', '.join(BY_NAME)}")
     parser.add_argument("--rate", type=float, default=2500.0, help="new scans a second (default 2500)")
@@ -279,13 +268,15 @@ def main() -> int:
         given.seed,
         given.faults,
         given.seconds,
+        given.answers,
         only,
         vouchers=given.vouchers,
         rate=given.rate,
         source=given.source,
         settle_s=given.settle,
+        scans_max=given.scans,
     )
-    report = run(options, say=lambda text: print(text, flush=True), keep=given.keep)
+    report = chapters(options, say=lambda text: print(text, flush=True), keep=given.keep)
     print(in_words(report))
     return 0 if report.is_good else 1
 

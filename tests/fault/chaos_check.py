@@ -42,7 +42,7 @@ Place = tuple[int, int, int]
 Held = tuple[bytes, bytes, int, int, int]  # kind, claim id, terminal, at_ms, seq
 
 
-@dataclass
+@dataclass(slots=True)
 class Life:
     """One voucher, replayed."""
 
@@ -57,7 +57,7 @@ class Life:
         return b"".join(_ENTRY.pack(*row) for row in packed)
 
 
-@dataclass
+@dataclass(slots=True)
 class Asked:
     """One id, as the tills know it."""
 
@@ -83,6 +83,15 @@ class Found:
 
     def add(self, rule: str, what: str, serial: int | None = None) -> None:
         self.violations.append((rule, what, serial))
+
+    def add_all(self, other: "Found") -> None:
+        """Count another check's in."""
+        self.batches += other.batches
+        self.records += other.records
+        self.answers += other.answers
+        self.accepted += other.accepted
+        self.vouchers += other.vouchers
+        self.violations += other.violations
 
     def by_rule(self) -> dict[str, int]:
         return dict(Counter(rule for rule, _, _ in self.violations))
@@ -142,12 +151,13 @@ class Checker:
                 serial = entry.seq
                 if entry.kind == REVERSE and entry.other_id in self._asked:
                     serial = self._asked[entry.other_id].serial
-                asked = Asked(entry.kind, serial, entry.other_id, entry.at_s, dict(told), terminal)
+                asked = Asked(entry.kind, serial, entry.other_id, entry.at_s, told, terminal)
                 self._asked[entry.asked_id] = asked
                 continue
             self.found.answers += 1
             self._check_told(entry, self._asked[entry.asked_id])
-            told[entry.partition] = max(told.get(entry.partition, 0), entry.seq)
+            if entry.seq > told.get(entry.partition, 0):
+                told = {**told, entry.partition: entry.seq}  # those asked since the last one share it
         self._check_ghosts()
 
     def _check_told(self, entry: Entry, asked: Asked) -> None:

@@ -23,7 +23,6 @@ from loadtest.bench_frames import mint_id
 
 TICK_S = 0.02
 MESSAGES_UNDER_WAY = 3
-SCANS_MAX = 40
 WINDOW = 120  # vouchers that all tills scan at about the same time
 AGAIN_S = (0.03, 0.25)  # after UNRESOLVED
 TYPED_ODDS, OLD_ODDS, REVERSE_ODDS, OVERTAKE_ODDS, REPEAT_ODDS = 0.04, 0.02, 0.05, 0.01, 0.04
@@ -49,13 +48,22 @@ class Counts:
     connections: int = 0
     retries: int = 0
 
+    def add(self, other: "Counts") -> None:
+        """Count another chapter's in."""
+        self.answers += other.answers
+        self.unresolved += other.unresolved
+        self.connections += other.connections
+        self.retries += other.retries
+        for code, count in other.by_code.items():
+            self.by_code[code] = self.by_code.get(code, 0) + count
+
 
 class Fleet:
     """All tills, and the codes they share."""
 
-    def __init__(self, stage: Stage, histories: Path, port: int, seed: int, rate: float) -> None:
+    def __init__(self, stage: Stage, histories: Path, port: int, seed: int, rate: float, scans_max: int) -> None:
         """`rate`: new scans a second, all tills together; what must be repeated comes on top."""
-        self.stage, self.port, self._rate = stage, port, rate
+        self.stage, self.port, self._rate, self.scans_max = stage, port, rate, scans_max
         self.counts = Counts()
         self.stopping = False
         self._front = 0
@@ -210,7 +218,7 @@ class Till:
 
     def _repeats(self) -> list[Ask]:
         now_s, asks = time.monotonic(), []
-        while self._due and self._due[0][0] <= now_s and len(asks) < SCANS_MAX:
+        while self._due and self._due[0][0] <= now_s and len(asks) < self.fleet.scans_max:
             ask = heapq.heappop(self._due)[2]
             if not ask.settled:
                 asks.append(ask)
@@ -221,7 +229,7 @@ class Till:
         if self.fleet.stopping:
             return []
         rng, asks = self._rng, []
-        for _ in range(self.fleet.allowed(rng.randint(1, SCANS_MAX))):
+        for _ in range(self.fleet.allowed(rng.randint(1, self.fleet.scans_max))):
             if self._settled and rng.random() < REPEAT_ODDS:
                 ask = rng.choice(self._settled)
                 ask.settled = False

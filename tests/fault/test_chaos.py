@@ -6,13 +6,15 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from chaos import Options, in_words, run
+from chaos import Options, chapter, run
 from chaos_disk import Disk, build
 from chaos_faults import BY_NAME, WEIGHTS, schedule
+from chaos_report import Report, in_words
 from chaos_servers import copied_source
 
 pytestmark = [
@@ -100,6 +102,27 @@ def test_a_disk_that_is_really_full_costs_no_answer(tmp_path: Path) -> None:
     subprocess.run(["umount", tmp_path], check=True)
     report = run(Options(seed=1, faults=2, only=["fill_disk"], rate=1000.0, vouchers=5_000, small_disk=True))
     assert report.is_good, in_words(report)
+
+
+def test_a_long_run_is_many_short_ones_counted_as_one() -> None:
+    whole = Options(seed=5, faults=250, answers=1_000_000)
+    parts = [chapter(whole, number, 0.0) for number in range(4)]
+    assert [(part.seed, part.faults, part.answers) for part in parts] == [
+        (5, 100, 400_000),
+        (6, 100, 400_000),
+        (7, 50, 200_000),
+        (8, 100, 400_000),  # with --seconds, for as long as they last
+    ]
+    told = Report(5)
+    for part in parts[:3]:
+        report = Report(part.seed, Counter(kill_both=part.faults), unresolved=part.seed == 6)
+        report.counts.answers, report.counts.by_code = part.answers, {0: part.answers}
+        report.found.violations = [("state", "twice", 7)] if part.seed == 7 else []
+        assert report.is_good == (part.seed == 5)
+        told.add(report)
+    assert (told.faults["kill_both"], told.counts.answers, told.unresolved) == (250, 1_000_000, 1)
+    assert (told.found.by_rule(), told.counts.by_code, told.is_good) == ({"state": 1}, {0: 1_000_000}, False)
+    assert "1000000 answers" in in_words(told)
 
 
 def test_a_seed_is_a_schedule() -> None:

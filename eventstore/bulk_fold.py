@@ -245,13 +245,9 @@ def by_field(held: bytes | Fields) -> Fields:
     return {b"%d" % piece[0]: piece[3 : 3 + ENTRY_BYTES] for (piece,) in _WHOLE.iter_unpack(held)}
 
 
-def rows_of(held: bytes | Fields) -> list[bytes]:
-    """Fields and values in turn, for a command."""
-    if isinstance(held, dict):
-        return [part for pair in held.items() for part in pair]
-    return [part for field, value in _FIELD_AND_VALUE.iter_unpack(held) for part in (_FIELDS[field], value)]
+def fields_in(held: bytes | Fields) -> int:
+    """How many fields a finished hash has."""
+    return len(held) if isinstance(held, dict) else len(held) // PIECE_BYTES
 
 
 _WHOLE = Struct(f"{PIECE_BYTES}s")
-_FIELD_AND_VALUE = Struct(f"B2x{ENTRY_BYTES}sx")
-_FIELDS = tuple(b"%d" % number for number in range(64))

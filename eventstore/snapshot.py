@@ -14,6 +14,9 @@ one for each slice of each partition, then that of its end.
     FF 0000000000000000                 the end
 
 Lengths are those of RDB: one byte below 64, two below 16,384, else 80 and four, big-endian.
+
+A hash alone, as DUMP tells it and RESTORE takes it, is its row without the key, then the version (0A 00) and the
+CRC-64/REDIS of all before, little-endian (`cluster.c` of Redis 7.0). There a checksum of zero does not mean none.
 """
 
 import enum
@@ -22,6 +25,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from mmap import mmap
 
+import anycrc
 import msgspec
 
 from eventstore.bulk_fold import PIECE_BYTES, Fields, Finished
@@ -33,6 +37,8 @@ FRAME = -1  # the "partition" of the sections that are the file's own
 START = b"REDIS0010\xfe\x00"
 END = b"\xff" + bytes(8)
 _STRING, _HASH, _LISTPACK = 0x00, 0x04, 0x10
+_DUMP_VERSION = b"\x0a\x00"
+_crc64 = anycrc.Model("CRC64-REDIS").calc
 _LP_HEAD = struct.Struct("<IH")  # its bytes in all, its elements
 _LP_EXTRA = _LP_HEAD.size + 1  # what a listpack has beside its elements
 
@@ -149,12 +155,22 @@ def start_rows(heads: Mapping[int, Head]) -> bytes:
 
 def row(key: bytes, held: bytes | Fields) -> bytes:
     """One hash."""
+    content = _content(held)
+    return content[:1] + _string(key) + content[1:]
+
+
+def dump(held: bytes | Fields) -> bytes:
+    """One hash without its key, for RESTORE."""
+    content = _content(held) + _DUMP_VERSION
+    crc: int = _crc64(content)
+    return content + crc.to_bytes(8, "little")
+
+
+def _content(held: bytes | Fields) -> bytes:
     if isinstance(held, dict):
-        pairs = b"".join(_string(part) for pair in held.items() for part in pair)
-        return b"\x04" + _string(key) + _length(len(held)) + pairs
+        return b"\x04" + _length(len(held)) + b"".join(_string(part) for pair in held.items() for part in pair)
     size = len(held) + _LP_EXTRA
-    elements = _LP_HEAD.pack(size, len(held) // PIECE_BYTES * 2)
-    return b"\x10" + _string(key) + _length(size) + elements + held + b"\xff"
+    return b"\x10" + _length(size) + _LP_HEAD.pack(size, len(held) // PIECE_BYTES * 2) + held + b"\xff"
 
 
 def rows_in(section: bytes | mmap, at: int = 0, end: int | None = None) -> Iterator[Finished]:

@@ -11,11 +11,14 @@ from typing import Any
 
 import msgspec
 
-from eventstore.bulk_fold import Finished, rows_of
+from eventstore.bulk_fold import Finished, fields_in
 from eventstore.log import Head
+from eventstore.snapshot import dump
 from eventstore.vouchers import head_key, head_value
 
-LOAD_FIELDS_MAX = 1000  # Lua's unpack() stops at about 8,000 values; a call of 2,000 stays under a millisecond
+LOAD_FIELDS_MAX = 1000  # half a millisecond of Valkey when they are new; one hash of codes alone may have more
+MOVES_REPLICATED_SINCE = 8  # the major version of Valkey in which CLUSTER SETSLOT reaches the replicas
+NOBODY = b"-"  # no server has such a replid
 LOADS_IN_FLIGHT = 4  # of a rebuild: a lane's look-ups must not wait for more than some 10 ms
 
 Call = Callable[..., Awaitable[Any]]  # one command to the partition's Valkey, and its reply
@@ -33,10 +36,16 @@ class Run(msgspec.Struct, frozen=True):
     former: bytes
 
 
-def run_of(facts: bytes) -> Run:
-    """What an INFO of the sections server and replication says."""
+def run_of(facts: bytes, *, is_cluster: bool = False) -> Run:
+    """What an INFO of the sections server and replication says.
+
+    In a cluster a promoted replica counts as another server unless it knows which slots its primary was giving away:
+    of those it may lack keys, and would take their vouchers for new ones. Valkey tells its replicas since 8.0.
+    """
     told = {name: value for name, _, value in (line.partition(b":") for line in facts.splitlines())}
-    return Run(told[b"run_id"], told[b"master_replid"], told[b"master_replid2"])
+    knows_moves = int(told.get(b"valkey_version", b"0").partition(b".")[0]) >= MOVES_REPLICATED_SINCE
+    former = told[b"master_replid2"] if knows_moves or not is_cluster else NOBODY
+    return Run(told[b"run_id"], told[b"master_replid"], former)
 
 
 async def load_all(
@@ -65,10 +74,9 @@ async def _load_hashes(call: Call, head_load: tuple[bytes, bytes], hashes: Itera
     """LOADS_IN_FLIGHT calls at a time: Valkey works on one while the next is made."""
     under_way: deque[asyncio.Future[Any]] = deque()
     try:
-        for rows in load_calls(hashes):
-            keys = [*head_load, *(key for key, _ in rows)]
-            args = [part for _, fields in rows for part in fields]
-            under_way.append(asyncio.ensure_future(call("FCALL", "tillgate_load_1", len(keys), *keys, token, *args)))
+        for keys, dumps in load_calls(hashes):
+            load = ("FCALL", "tillgate_load_1", len(keys) + 2, *head_load, *keys, token, *dumps)
+            under_way.append(asyncio.ensure_future(call(*load)))
             await asyncio.sleep(0)  # so that it is sent before the next is made
             if len(under_way) >= LOADS_IN_FLIGHT and not await under_way.popleft():
                 return False
@@ -82,22 +90,20 @@ async def _load_hashes(call: Call, head_load: tuple[bytes, bytes], hashes: Itera
     return True
 
 
-def load_calls(hashes: Iterable[Finished]) -> Iterator[list[tuple[bytes, list[Any]]]]:
-    """Rows of (hash key, [count, field, value, ...]), cut into calls of about LOAD_FIELDS_MAX fields."""
-    call: list[tuple[bytes, list[Any]]] = []
-    size = 0
+def load_calls(hashes: Iterable[Finished]) -> Iterator[tuple[list[bytes], list[bytes]]]:
+    """Keys and what is to be restored there, cut into calls of about LOAD_FIELDS_MAX fields."""
+    keys: list[bytes] = []
+    dumps: list[bytes] = []
+    fields = 0
     for key, held in hashes:
-        parts = rows_of(held)
-        for start in range(0, len(parts), 2 * LOAD_FIELDS_MAX):
-            part = parts[start : start + 2 * LOAD_FIELDS_MAX]
-            count = len(part) // 2
-            call.append((key, [count, *part]))
-            size += count
-            if size >= LOAD_FIELDS_MAX:
-                yield call
-                call, size = [], 0
-    if call:
-        yield call
+        keys.append(key)
+        dumps.append(dump(held))
+        fields += fields_in(held)
+        if fields >= LOAD_FIELDS_MAX:
+            yield keys, dumps
+            keys, dumps, fields = [], [], 0
+    if keys:
+        yield keys, dumps
 
 
 def _seen(call: "asyncio.Future[Any]") -> None:

@@ -18,6 +18,7 @@ from sim.valkey_model import ModelValkey
 
 from eventstore.events import IMPORT, RECORD, REDEEM, REVERSE, VOID, encode_records
 from eventstore.log import EMPTY_HEAD, Batch, Head
+from eventstore.snapshot import dump
 from eventstore.vouchers import REGISTRY_VALUE, registry_key, voucher_key
 from gateway.claims import Claimed, ValkeyArbiter, keyed_of
 from gateway.pipe import ArbiterLost, ArbiterRefused
@@ -190,7 +191,14 @@ class Pair:
     async def _load(self, call: Call) -> None:
         keys = ("{0}head", "{0}load", "{0}v1:0", "{0}v1:1")
         token = b"%d" % (call.number % 2) * 16
-        await self._raw("tillgate_load_1", len(keys), *keys, token, 1, "1", "R" * 32, 2, "0", "V" * 32, "1", "r" * 32)
+        await self._raw(
+            "tillgate_load_1",
+            len(keys),
+            *keys,
+            token,
+            dump({b"1": b"R" * 32}),
+            dump({b"0": b"V" * 32, b"1": b"r" * 32}),
+        )
 
     async def _finish(self, call: Call) -> None:
         value = b"x" * 16 + b"%d" % call.number if call.number > 4 else b""

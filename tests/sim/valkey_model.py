@@ -13,7 +13,11 @@ from typing import Any
 from redis.exceptions import BusyLoadingError, OutOfMemoryError, ResponseError
 from sim import valkey_rules
 
+from eventstore.bulk_fold import by_field
+from eventstore.snapshot import rows_in
+
 IMPORT = 4
+DUMP_END_BYTES = 10  # version and checksum
 TRIM_EVERY = 16
 SCAN_KEYS = 3  # keys a SCAN call returns: few, so that much can happen between two of them
 MISSING: Any = ...  # what a note holds for a key that was not there; copies to itself
@@ -266,12 +270,11 @@ class ModelValkey:
     def _load(self, keys: list[bytes], args: list[bytes]) -> int:
         if not self._may_go_on(keys[1], args[0]):
             return 0
-        at = 1
-        for key in keys[2:]:
-            count = int(args[at])
-            for place in range(at + 1, at + 1 + 2 * count, 2):
-                self._hset(key, args[place], args[place + 1])
-            at += 1 + 2 * count
+        for key, told in zip(keys[2:], args[1:], strict=True):
+            self._forget(key)
+            ((_, held),) = rows_in(told[:1] + b"\x00" + told[1:-DUMP_END_BYTES])  # a row with an empty key
+            for field, value in by_field(held).items():
+                self._hset(key, field, value)
         return 1
 
     def _load_finish(self, keys: list[bytes], args: list[bytes]) -> int:

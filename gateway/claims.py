@@ -1,5 +1,6 @@
 """The claim's client side: claim.lua's functions as methods, and what else a lane asks of Valkey."""
 
+import contextlib
 import struct
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -9,14 +10,15 @@ from typing import Any, Protocol
 
 import msgspec
 import redis.exceptions
-from redis.asyncio import Connection
 
 from eventstore.bulk_fold import Finished
 from eventstore.events import IMPORT, Record, iter_records, payload_head
 from eventstore.log import EMPTY_HEAD, TIP_BYTES, Batch, Head
 from eventstore.vouchers import head_key, registry_key, voucher_key
+from gateway.cluster import Cluster, Valkey, home_of
 from gateway.loading import Run, load_all, run_of
-from gateway.pipe import LOST, ArbiterLost, ArbiterRefused, Pipe, connected
+from gateway.pipe import LOST, ArbiterLost, ArbiterMoved, ArbiterRefused, ArbiterUnfit, Pipe, connected, refusal_of
+from gateway.slots import Address
 
 LIBRARY = "tillgate_1"
 STREAM_READ_MAX = 64  # batches read from the redis stream at a time: at most about 6 MB
@@ -24,10 +26,6 @@ SCAN_KEYS = 1000  # keys looked at by one SCAN: about a millisecond of Valkey
 LOOKUPS_IN_FLIGHT_MAX = 128  # half of what a pipe takes: however many ask, the lane's own calls find room
 KEY_FIRST = 4  # Lua counts from 1, and head, log and load come first
 LIBRARY_TEXT = Path(__file__).with_name("claim.lua")
-
-
-class ArbiterUnfit(Exception):
-    """This Valkey must not be used: names the setting and the fix."""
 
 
 class Claimed(msgspec.Struct, frozen=True, gc=False):
@@ -93,16 +91,15 @@ class ClaimWatch(Protocol):
 
 
 class ValkeyArbiter:
-    """The arbiter on a real Valkey or Redis >= 7. `connect` makes an unconnected Connection."""
+    """The arbiter on a real Valkey or Redis >= 7, or on a cluster of them. `on_lost` is told of which partition."""
 
-    def __init__(
-        self, connect: Callable[[], Connection], on_lost: Callable[[int], None], watch: "ClaimWatch | None" = None
-    ) -> None:
-        self._connect = connect
+    def __init__(self, valkey: Valkey, on_lost: Callable[[int], None], watch: "ClaimWatch | None" = None) -> None:
+        self._valkey, self._is_cluster = valkey, isinstance(valkey, Cluster)
         self._on_lost = on_lost
         self._watch = watch
         self._pipes: dict[int, Pipe] = {}
-        self._runs: dict[int, Run] = {}  # of servers that load an append-only file when they start
+        self._homes: dict[int, Address | None] = {}  # where each pipe leads in a cluster
+        self._runs: dict[int, Run] = {}  # of servers that load an append-only file when they start, or take over slots
 
     async def claim(
         self, partition: int, payload: bytes, keyed: Keyed, *, tip: bytes, at_ms: int, durable_seq: int
@@ -198,6 +195,8 @@ class ValkeyArbiter:
                 doomed = [field for field, value in codes.items() if value.startswith(prefix)]
                 if doomed:
                     await self._call_beside(partition, "HDEL", key, *doomed)
+        if self._is_cluster:
+            await self._find_whole(partition)  # else some keys were elsewhere, and were not looked at
 
     async def _pages(self, partition: int, pattern: bytes) -> AsyncIterator[list[bytes]]:
         """The keys of a pattern, SCAN by SCAN."""
@@ -216,8 +215,10 @@ class ValkeyArbiter:
     async def check(self, partition: int) -> None:
         """Connect if needed; raises ArbiterUnfit naming the setting that would lose or forget redemptions."""
         await self._open(partition)
-        wanted = ("maxmemory-policy", "appendonly", "aof-load-truncated")
+        wanted = ("maxmemory-policy", "appendonly", "aof-load-truncated", "cluster-enabled")
         settings = _mapping(await self._call(partition, "CONFIG", "GET", *wanted))
+        if settings.get(b"cluster-enabled") == b"yes" and not self._is_cluster:
+            raise ArbiterUnfit("this server is a node of a cluster: write redis+cluster://host:port/ in valkey.url")
         policy = settings[b"maxmemory-policy"]
         if policy != b"noeviction":
             raise ArbiterUnfit(f"maxmemory-policy is {policy.decode()}: set it to noeviction")
@@ -227,11 +228,26 @@ class ValkeyArbiter:
         role = await self._call(partition, "ROLE")
         if role[0] != b"master":
             raise ArbiterUnfit(f"role is {role[0].decode()}: connect to the primary")
+        if self._is_cluster:
+            await self._find_whole(partition)
         await self._install(partition)
         self._runs.pop(partition, None)
-        if settings.get(b"appendonly") == b"yes":
+        if self._is_cluster or settings.get(b"appendonly") == b"yes":
             told = [await self._call(partition, "INFO", section) for section in ("server", "replication")]
-            self._runs[partition] = run_of(b"\n".join(told))
+            self._runs[partition] = run_of(b"\n".join(told), is_cluster=self._is_cluster)
+
+    async def _find_whole(self, partition: int) -> None:
+        """Raises ArbiterMoved if some of a partition's keys are elsewhere, or may be.
+
+        A call with two keys is refused while a slot is moved unless both are there, and of these two `load` is not.
+        A move that is broken off may leave keys elsewhere, so a partition that was seen in one is not believed again.
+        """
+        try:
+            await self._call(partition, "EXISTS", head_key(partition), b"{%d}load" % partition)
+        except ArbiterMoved:
+            with contextlib.suppress(ArbiterMoved):  # it has been moved already
+                await self._call(partition, "DEL", b"{%d}run" % partition)
+            raise
 
     async def _install(self, partition: int) -> None:
         text = LIBRARY_TEXT.read_bytes()
@@ -252,23 +268,29 @@ class ValkeyArbiter:
         pipe = self._pipes.get(partition)
         if pipe is not None and pipe.in_flight >= LOOKUPS_IN_FLIGHT_MAX:
             raise ArbiterRefused(f"more than {LOOKUPS_IN_FLIGHT_MAX} look-ups in flight")
-        return await self._call(partition, *args)
+        try:
+            return await self._call(partition, *args)
+        except ArbiterMoved:
+            self._on_lost(partition)  # or a partition that nobody claims on would stay lost for look-ups
+            raise
 
     async def _open(self, partition: int) -> None:
-        old = self._pipes.pop(partition, None)
-        if old is not None and not old.lost:
-            self._pipes[partition] = old
-            return
+        home, connect = await home_of(self._valkey, partition)
+        old = self._pipes.get(partition)
         if old is not None:
+            if not old.lost and self._homes[partition] == home:
+                return
+            del self._pipes[partition]
             await old.close()
-        connection = self._connect()
+        connection = connect()
         try:
             await connected(connection)
         except LOST as error:
             raise ArbiterLost(str(error)) from error
         except redis.exceptions.ResponseError as error:
-            raise ArbiterRefused(str(error)) from error
+            raise refusal_of(error) from error
         self._pipes[partition] = Pipe(connection, lambda: self._on_lost(partition))
+        self._homes[partition] = home
 
     async def close(self) -> None:
         """Close every connection; what is in flight fails as lost."""

@@ -56,6 +56,8 @@ async def _look(configured: "Loaded") -> "list[Finding]":
         findings.append(await doctor_servers.gateway(client))
         if client is None:
             findings += doctor.ports(configured.config)
-        findings += await doctor_servers.valkey(configured, directory, client is not None)
+        findings += await doctor_servers.valkey(
+            configured, directory, gateway_runs=client is not None, partitions=looked.partitions
+        )
     now_ms = time.time_ns() // 1_000_000
     return [*findings, *doctor.clock(looked.newest_ms, now_ms), doctor.open_files(), doctor.versions()]

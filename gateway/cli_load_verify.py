@@ -237,9 +237,8 @@ def _read_indexes(verification: "Verification", config: "Config") -> None:
 
 
 async def _read_valkey(verification: "Verification", config: "Config", source: "LogSource", why_not: str) -> None:
-    from redis.exceptions import RedisError
-
     from gateway.load_evidence import read_valkey, valkey_of
+    from gateway.valkey_client import UNREADABLE
 
     try:
         async with valkey_of(config) as valkey:
@@ -247,7 +246,7 @@ async def _read_valkey(verification: "Verification", config: "Config", source: "
                 verification.no_valkey = why_not or "its private Valkey does not run"
                 return
             heads = await read_valkey(valkey, source.partitions, verification.held)
-    except (RedisError, OSError) as error:
+    except UNREADABLE as error:
         verification.no_valkey = why_not or f"Valkey cannot be read: {error}"
         return
     newest = await source.newest()

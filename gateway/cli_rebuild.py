@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from eventstore.bulk_fold import Finished
     from eventstore.snapshot import Manifest
     from gateway.claims import ValkeyArbiter
+    from gateway.cluster import Valkey
     from gateway.recovery import Folded
     from gateway.settings import Config
     from gateway.snapshots import Snapshots
@@ -36,10 +37,9 @@ def rebuild(data_dir: str | None, as_json: bool) -> None:
     tillgate rebuild --data /var/lib/tillgate
     """
     from eventstore.log import LogDamaged, LogFailed, LogLocked, LogLost, LogUnreadable
-    from gateway.claims import ArbiterUnfit
     from gateway.embedded import EmbeddedError
     from gateway.keyfile import KeyFault
-    from gateway.pipe import ArbiterLost, ArbiterRefused
+    from gateway.pipe import ArbiterLost, ArbiterRefused, ArbiterUnfit
     from gateway.snapshot_making import SnapshotFailed
 
     directory = data_directory(data_dir)
@@ -125,6 +125,7 @@ async def _arbiter(stack: AsyncExitStack, directory: Path, config: "Config", sna
     from gateway.embedded import EmbeddedValkey
     from gateway.main import connector_of_endpoint, connector_of_url
 
+    connect: Valkey
     if config.valkey.url:
         connect = connector_of_url(config.valkey.url, config.valkey.password_file)
     else:

@@ -20,6 +20,7 @@ from eventstore.jetstream_url import SCHEMES as NATS_SCHEMES
 from eventstore.jetstream_url import place_of
 from gateway.settings import SQLITE, Config
 from gateway.toml_lines import lines_of
+from gateway.valkey_url import fault_of, has_password
 
 ENVIRONMENT_PREFIX = "TILLGATE_"
 FILE_VARIABLE = "TILLGATE_CONFIG"
@@ -28,7 +29,6 @@ NOT_SETTINGS = frozenset(
 )  # for the command line, not for a gateway
 POSTGRES_SCHEMES = ("postgresql", "postgres")
 _NO_URL = "it is no URL. Write for example postgresql://tillgate@db.example/tillgate"
-VALKEY_SCHEMES = ("redis", "rediss", "unix")
 PRIVATE_HOSTS = ("127.0.0.1", "::1", "localhost")
 
 
@@ -223,14 +223,9 @@ def _valkey_faults(config: Config, origins: Mapping[str, str]) -> list[str]:
             return []
         origin = origins["valkey.password_file"]
         return [f"valkey.password_file (from {origin}): there is no valkey.url for it. Set both, or neither"]
-    try:
-        parts = urlsplit(url)
-        whole = parts.path if parts.scheme == "unix" else parts.hostname and parts.port != 0
-    except ValueError:
-        return [f"{where}: it is no URL. Write for example redis://127.0.0.1:6379/0"]
-    if parts.scheme not in VALKEY_SCHEMES or not whole:
-        return [f"{where}: it is none of redis://host:port/0, rediss://host:port/0, unix:///path. Mend the URL"]
-    if parts.password is not None:
+    if (fault := fault_of(url)) is not None:
+        return [f"{where}: {fault}"]
+    if has_password(url):
         return [f"{where}: it has a password in it. Put the password in a file and name that in valkey.password_file"]
     return []
 

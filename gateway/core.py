@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
-from redis.asyncio import Connection
 
 from eventstore.events import IdReused, payload_head
 from eventstore.follower import Follower
@@ -16,6 +15,7 @@ from eventstore.log import CONTROL, EMPTY_HEAD, TIP_BYTES, Batch, DeploymentLog,
 from eventstore.projections import CampaignCounters, RedemptionIndex
 from eventstore.sqlite_log import SqliteLog
 from gateway.claims import ValkeyArbiter
+from gateway.cluster import Valkey
 from gateway.codes import CodeKeys, KeyRing
 from gateway.contacts import Contacts
 from gateway.control import Control, ControlBusy
@@ -272,7 +272,7 @@ async def open_core(
     data_dir: Path,
     code_keys: CodeKeys,
     *,
-    connect: Callable[[], Connection],
+    connect: Valkey,
     observer: Observer,
     now_ms: Callable[[], int] = wall_ms,
     shared: DeploymentLog | None = None,

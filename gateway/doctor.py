@@ -142,6 +142,7 @@ class Looked(msgspec.Struct, frozen=True):
     findings: list[Finding]
     directory: Directory | None = None
     newest_ms: int = 0
+    partitions: int = 0
 
 
 async def log_tail(config: Config) -> Looked:
@@ -176,7 +177,7 @@ async def _read_tail(reader: LogReader) -> Looked:
             newest_ms = max(newest_ms, payload_head(batch.payload)[2])
         heads.append(head.seq)
     text = f"{directory.control_seq} control batches; {len(heads)} partition(s) at {', '.join(map(str, heads))}; intact"
-    return Looked([ok("log", text)], directory, newest_ms)
+    return Looked([ok("log", text)], directory, newest_ms, reader.partitions)
 
 
 async def _batches(reader: LogReader, partition: int, seq: int) -> AsyncIterator[Batch]:

@@ -9,13 +9,16 @@ import msgspec
 import redis.exceptions
 from redis.asyncio.connection import Connection
 
+from gateway import doctor_cluster
 from gateway.claims import LIBRARY
 from gateway.client import Client, ClientFault
+from gateway.cluster import Cluster, servers_of
 from gateway.config import Loaded
 from gateway.doctor import Finding, ok
 from gateway.embedded import EmbeddedError, endpoint_of
 from gateway.keyfile import KeyFault
 from gateway.main import connector_of_endpoint, connector_of_url
+from gateway.pipe import ArbiterLost, ArbiterUnfit
 from gateway.valkey_server import VERSION_MIN, find_server, packaged_server
 
 
@@ -42,18 +45,17 @@ async def gateway(client: Client | None) -> Finding:
     )
 
 
-async def valkey(loaded: Loaded, directory: Path, gateway_runs: bool) -> list[Finding]:
+async def valkey(loaded: Loaded, directory: Path, *, gateway_runs: bool, partitions: int = 1) -> list[Finding]:
     """The program (if a private one is to be started), and what a running one says of itself."""
     config = loaded.config.valkey
     findings = [] if config.url else [await _program()]
     try:
         if config.url:
-            connection = connector_of_url(config.url, config.password_file)()
-        elif gateway_runs and (endpoint := endpoint_of(directory)):
-            connection = connector_of_endpoint(endpoint)()
-        else:
-            return [*findings, ok("valkey", "not running: a gateway starts it when it starts")]
-        return [*findings, *await _ask(connection)]
+            place = connector_of_url(config.url, config.password_file)
+            return await (_ask_all(place, partitions) if isinstance(place, Cluster) else _ask(place(), False))
+        if gateway_runs and (endpoint := endpoint_of(directory)):
+            return [*findings, *await _ask(connector_of_endpoint(endpoint)(), False)]
+        return [*findings, ok("valkey", "not running: a gateway starts it when it starts")]
     except KeyFault as error:
         return [Finding("valkey", "fail", str(error), "mend valkey.password_file")]
     except (redis.exceptions.RedisError, OSError) as error:
@@ -68,7 +70,20 @@ async def _program() -> Finding:
     return ok("valkey program", str(program))
 
 
-async def _ask(connection: Connection) -> list[Finding]:
+async def _ask_all(cluster: Cluster, partitions: int) -> list[Finding]:
+    """The cluster as a whole, and each primary that has a partition."""
+    findings = await doctor_cluster.findings_of(cluster, partitions)
+    try:
+        servers = await servers_of(cluster, partitions)
+    except (ArbiterLost, ArbiterUnfit):
+        return findings
+    for server in servers:
+        told = await _ask(server.connect(), True)
+        findings += [msgspec.structs.replace(each, text=f"{server.address}: {each.text}") for each in told]
+    return findings
+
+
+async def _ask(connection: Connection, is_cluster: bool) -> list[Finding]:
     async def ask(*args: str) -> Any:
         await connection.send_command(*args)
         return await connection.read_response(disable_decoding=True)
@@ -82,7 +97,14 @@ async def _ask(connection: Connection) -> list[Finding]:
         await connection.disconnect(nowait=True)
     lines = raw.decode("utf-8", "replace").splitlines()
     facts = dict(line.split(":", 1) for line in lines if ":" in line)
-    return [*_judge(facts, bool(functions)), *_judge_files(facts, append_only)]
+    mode = () if is_cluster else _judge_mode(facts)
+    return [*mode, *_judge(facts, bool(functions)), *_judge_files(facts, append_only)]
+
+
+def _judge_mode(facts: dict[str, str]) -> Iterator[Finding]:
+    if facts.get("cluster_enabled") == "1":
+        fix = "write redis+cluster://host:port,host:port/ in valkey.url"
+        yield Finding("valkey mode", "fail", "it is a node of a cluster, which one server's URL cannot use", fix)
 
 
 def _pairs(reply: Any) -> list[tuple[str, str]]:

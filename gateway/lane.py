@@ -18,9 +18,9 @@ from typing import Protocol
 
 from eventstore.events import Extra, encode_records
 from eventstore.log import AppendRefused, Batch, EventLog, LogDamaged, LogFailed, LogLost
-from gateway.claims import KEY_FIRST, Arbiter, ArbiterUnfit, Behind, Claimed, Keyed
+from gateway.claims import KEY_FIRST, Arbiter, Behind, Claimed, Keyed
 from gateway.messages import Verdict
-from gateway.pipe import ArbiterLost, ArbiterRefused
+from gateway.pipe import ArbiterLost, ArbiterRefused, ArbiterUnfit
 from gateway.recovery import Fold, PartitionHalted, Recovered, Unsettled, recover
 
 RECORDS_PER_BATCH_MAX = 1024  # 5 ms of Valkey at 5 us a record: the longest one partition may hold up the others

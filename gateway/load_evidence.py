@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
-from redis.asyncio import Redis
 
 from eventstore.events import (
     BadPayload,
@@ -27,12 +26,11 @@ from eventstore.events import (
 )
 from eventstore.log import SEQ_BITS, LogDamaged
 from eventstore.sqlite_file import connect, read_meta, row_id
+from gateway import valkey_client
 from gateway.client import Client, Refused
 from gateway.console_door import CONSOLE_FILE
 from gateway.core import INDEX_FILE
-from gateway.embedded import endpoint_of
-from gateway.keyfile import read_secret
-from gateway.proof import connected, live_hashes, live_head
+from gateway.proof import live_hashes, live_head
 from gateway.settings import Config
 from gateway.shared_logs import DeploymentReader
 from gateway.storage import LOG_FILE, is_shared, open_log_reader
@@ -232,23 +230,20 @@ def _reaches(path: Path, name: str, newest: dict[int, int]) -> bool:
 
 
 @asynccontextmanager
-async def valkey_of(config: Config) -> AsyncIterator[Redis | None]:
+async def valkey_of(config: Config) -> AsyncIterator[valkey_client.Client | None]:
     """A client of the deployment's Valkey, which must run; None where it has a private one that does not."""
-    if config.valkey.url:
-        password = read_secret(Path(config.valkey.password_file)).decode() if config.valkey.password_file else ""
-        async with Redis.from_url(config.valkey.url, password=password.strip() or None) as client:
-            yield client
-        return
-    endpoint = endpoint_of(Path(config.data_dir))
-    if endpoint is None:
+    client = valkey_client.client_of(config)
+    if client is None:
         yield None
         return
-    async with connected(endpoint) as client:
+    async with client:
         yield client
 
 
-async def read_valkey(valkey: Redis, partitions: int, take: Callable[["Held"], None]) -> dict[int, tuple[int, bytes]]:
-    """Everything it holds for this deployment; returns the heads. Raises redis.exceptions.RedisError."""
+async def read_valkey(
+    valkey: valkey_client.Client, partitions: int, take: Callable[["Held"], None]
+) -> dict[int, tuple[int, bytes]]:
+    """Everything it holds for this deployment; returns the heads. Raises valkey_client.UNREADABLE."""
     from loadtest.evidence import Held
 
     async for key, fields in live_hashes(valkey, partitions):

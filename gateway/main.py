@@ -22,6 +22,7 @@ from redis.backoff import NoBackoff
 
 from gateway import http
 from gateway.auth import Auth
+from gateway.cluster import Cluster, Valkey
 from gateway.config import BadConfig, is_private
 from gateway.console_door import Console
 from gateway.core import Core, open_core, wall_ms
@@ -36,6 +37,7 @@ from gateway.settings import Config
 from gateway.snapshots import Snapshots
 from gateway.storage import is_shared, open_log, own_directory
 from gateway.stream import Stream
+from gateway.valkey_url import is_cluster, plain_url, seeds_of
 
 GATEWAY_FILE = "gateway.json"  # in the data directory while a gateway serves it
 BODY_BYTES_MAX = 8 << 20  # an import of 1,000 codes of the longest kind; each route has its own, smaller bound
@@ -116,6 +118,7 @@ async def running(
         keys = key_file.load()
         metrics = await _metrics(stack, config)
         snapshots, valkey = Snapshots(config, report), None
+        connect: Valkey
         if config.valkey.url:
             connect = connector_of_url(config.valkey.url, config.valkey.password_file)
         else:
@@ -252,13 +255,15 @@ def tls_context(config: Config) -> ssl.SSLContext | None:
     return context
 
 
-def connector_of_url(url: str, password_file: str) -> Callable[[], Connection]:
-    """Makes unconnected connections to the configured Valkey. Raises KeyFault."""
-    options: dict[str, Any] = dict(parse_url(url))
+def connector_of_url(url: str, password_file: str) -> Valkey:
+    """The configured Valkey: what makes unconnected connections to it, or the cluster it is. Raises KeyFault."""
+    options: dict[str, Any] = dict(parse_url(plain_url(url) if is_cluster(url) else url))
     kind = options.pop("connection_class", Connection)
     if password_file:
         options["password"] = read_secret(Path(password_file)).decode().strip()
-    return _connector(kind, options)
+    if not is_cluster(url):
+        return _connector(kind, options)
+    return Cluster(seeds_of(url), lambda node: _connector(kind, options | {"host": node.host, "port": node.port})())
 
 
 def connector_of_endpoint(endpoint: Endpoint) -> Callable[[], Connection]:

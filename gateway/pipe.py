@@ -27,7 +27,28 @@ class ArbiterLost(Exception):
 
 
 class ArbiterRefused(Exception):
-    """Valkey answered with an error (out of memory, read-only, missing function): nothing was written by the call."""
+    """Valkey answered with an error (out of memory, missing function): nothing was written by the call."""
+
+
+class ArbiterMoved(ArbiterRefused):
+    """This server does not answer for the partition, or not now: whoever does must be looked up again."""
+
+
+class ArbiterUnfit(Exception):
+    """This Valkey must not be used: names the setting and the fix."""
+
+
+def refusal_of(error: redis.exceptions.ResponseError) -> ArbiterRefused:
+    """An error reply in words; redis-py takes the words MOVED and ASK off."""
+    if isinstance(error, redis.exceptions.MovedError):
+        return ArbiterMoved(f"slot {error.slot_id} is at {error.host}:{error.port} now")
+    if isinstance(error, redis.exceptions.AskError):
+        return ArbiterMoved(f"slot {error.slot_id} is being moved to {error.host}:{error.port}")
+    if isinstance(error, redis.exceptions.TryAgainError):
+        return ArbiterMoved("its slot is being moved, and some of its keys are elsewhere")
+    if isinstance(error, redis.exceptions.ClusterDownError | redis.exceptions.ReadOnlyError):
+        return ArbiterMoved(str(error))
+    return ArbiterRefused(str(error))
 
 
 async def connected(connection: Connection) -> None:
@@ -79,7 +100,7 @@ class Pipe:
             try:
                 reply = await self._connection.read_response(disable_decoding=True)
             except redis.exceptions.ResponseError as error:
-                self._settle(ArbiterRefused(str(error)))
+                self._settle(refusal_of(error))
             except LOST as error:
                 self._fail(str(error) or type(error).__name__)
             else:

@@ -12,8 +12,6 @@ from pathlib import Path
 
 import click
 import msgspec
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from eventstore.events import BadPayload, CampaignPurged, decode_control
 from eventstore.log import CONTROL, Head, LogDamaged, LogFailed, LogReader, LogUnreadable
@@ -22,9 +20,10 @@ from eventstore.verify import VERIFY_BATCHES, verify
 from eventstore.vouchers import FoldedState, apply_batch, empty_state
 from gateway.claims import parse_head
 from gateway.cli_output import EXIT_DIFFERENT
-from gateway.embedded import Endpoint, endpoint_of
+from gateway.embedded import endpoint_of
 from gateway.messages import Verdict
 from gateway.proof_equalities import Equality, Live, LogFacts, Told, equalities
+from gateway.valkey_client import UNREADABLE, Client, private_client
 
 SCAN_COUNT = 1000  # keys a SCAN step looks at: some milliseconds of Valkey's time
 
@@ -38,10 +37,10 @@ class Proof(msgspec.Struct, frozen=True):
     partitions: int
 
 
-async def prove(log: LogReader, valkey: Redis, told: Sequence[Told]) -> Proof:
+async def prove(log: LogReader, valkey: Client, told: Sequence[Told]) -> Proof:
     """Compare log, Valkey and journals. Nothing may be redeemed meanwhile: the three are read one after the other.
 
-    Raises LogFailed, and redis.exceptions.RedisError.
+    Raises LogFailed, and valkey_client.UNREADABLE.
     """
     facts, rebuilt = LogFacts(told), empty_state(log.partitions)
     try:
@@ -87,30 +86,30 @@ async def _walk(log: LogReader, facts: LogFacts, rebuilt: FoldedState) -> None:
             seq = batches[-1].seq
 
 
-async def read_live(valkey: Redis, partitions: int) -> Live:
-    """Heads and hashes of every partition. Raises redis.exceptions.RedisError."""
+async def read_live(valkey: Client, partitions: int) -> Live:
+    """Heads and hashes of every partition. Raises valkey_client.UNREADABLE."""
     heads = {partition: await live_head(valkey, partition) for partition in range(partitions)}
     return Live({key: fields async for key, fields in live_hashes(valkey, partitions)}, heads)
 
 
-async def live_head(valkey: Redis, partition: int) -> Head:
-    """Of one partition. Raises redis.exceptions.RedisError."""
+async def live_head(valkey: Client, partition: int) -> Head:
+    """Of one partition. Raises valkey_client.UNREADABLE."""
     return parse_head(_octets(await valkey.get(b"{%d}head" % partition)))
 
 
-async def live_hashes(valkey: Redis, partitions: int) -> AsyncIterator[tuple[bytes, dict[bytes, bytes]]]:
-    """The hashes of vouchers and codes, one after the other, each once. Raises redis.exceptions.RedisError."""
+async def live_hashes(valkey: Client, partitions: int) -> AsyncIterator[tuple[bytes, dict[bytes, bytes]]]:
+    """The hashes of vouchers and codes, one after the other, each once. Raises valkey_client.UNREADABLE."""
     for partition in range(partitions):
         async for found in hashes_of(valkey, partition):
             yield found
 
 
-async def hashes_of(valkey: Redis, partition: int) -> AsyncIterator[tuple[bytes, dict[bytes, bytes]]]:
+async def hashes_of(valkey: Client, partition: int) -> AsyncIterator[tuple[bytes, dict[bytes, bytes]]]:
     """The same, of one partition."""
     prefix, told = b"{%d}" % partition, set[bytes]()
     async for key in valkey.scan_iter(match=prefix + b"*", count=SCAN_COUNT):
         if key not in (prefix + b"head", prefix + b"log", prefix + b"run") and key not in told:
-            told.add(key)  # a SCAN may tell a key twice while the server's table grows
+            told.add(key)  # a SCAN may tell a key twice while the server's table grows, two servers while it moves
             fields = await valkey.hgetall(key)
             yield key, {_octets(field): _octets(value) for field, value in fields.items()}
 
@@ -120,20 +119,13 @@ def _octets(reply: bytes | str | None) -> bytes:
     return reply or b""
 
 
-def connected(endpoint: Endpoint) -> Redis:
-    """A client of the private Valkey, bytes in and bytes out."""
-    if endpoint.unix_path is not None:
-        return Redis(unix_socket_path=endpoint.unix_path)
-    return Redis(host=endpoint.host or "", port=endpoint.port or 0, password=endpoint.password)
-
-
 async def _prove_directory(directory: Path, told: Sequence[Told]) -> Proof:
     endpoint = endpoint_of(directory)
     if endpoint is None:
         raise click.ClickException(f"{directory} has no private Valkey")
     log = open_reader(directory / "log.db")
     try:
-        async with connected(endpoint) as valkey:
+        async with private_client(endpoint) as valkey:
             return await prove(log, valkey, told)
     finally:
         await log.close()
@@ -150,7 +142,7 @@ def command(directory: Path, as_json: bool) -> None:
         raise click.ClickException(f"standard input is not what `python -m devices.journal` prints: {error}") from None
     try:
         proof = asyncio.run(_prove_directory(directory, told))
-    except (RedisError, LogFailed, LogUnreadable, OSError) as error:
+    except (*UNREADABLE, LogFailed, LogUnreadable) as error:
         raise click.ClickException(
             f"the log and the private Valkey of {directory} cannot both be read: {error}"
         ) from None

@@ -5,18 +5,20 @@ Valkey does not answer, the newest sample says so. Everything it keeps is one `S
 """
 
 import asyncio
+import math
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 import redis.exceptions
-from redis.asyncio import Connection
 
 from eventstore.vouchers import head_key
 from gateway.claims import parse_head
-from gateway.pipe import LOST, ArbiterLost, ArbiterRefused, Pipe, connected
+from gateway.cluster import Server, Valkey, servers_of
+from gateway.pipe import LOST, ArbiterLost, ArbiterRefused, ArbiterUnfit, Pipe, connected
+from gateway.slots import Address, fields_of
 
 SAMPLE_S = 2.5  # twice between scrapes of every 5 s; INFO costs Valkey about 0.1 ms
 CONNECT_S_MAX = 2.0  # a paused server takes the connection and says nothing
@@ -24,7 +26,11 @@ SECTIONS = ("server", "memory", "persistence", "stats", "replication", "clients"
 
 
 class ValkeySeen(msgspec.Struct, frozen=True):
-    """What Valkey said of itself. Bytes, seconds and counts as it tells them."""
+    """What Valkey said of itself. Bytes, seconds and counts as it tells them.
+
+    Of a cluster's primaries that have a partition: memory of the one that is fullest, the clock that is worst, and the
+    sum of everything else.
+    """
 
     used_memory_bytes: int
     memory_limit_bytes: int  # 0: none
@@ -55,10 +61,10 @@ class Sampled(msgspec.Struct, frozen=True):
 class Sampler:
     """Looks again and again. `durable` gives each partition's newest durable batch."""
 
-    def __init__(self, log_file: Path, connect: Callable[[], Connection], durable: Callable[[], Sequence[int]]) -> None:
+    def __init__(self, log_file: Path, valkey: Valkey, durable: Callable[[], Sequence[int]]) -> None:
         self.sampled = Sampled()
-        self._log_file, self._connect, self._durable = log_file, connect, durable
-        self._pipe: Pipe | None = None
+        self._log_file, self._valkey, self._durable = log_file, valkey, durable
+        self._pipes: dict[Address | None, Pipe] = {}
         self._heads: list[int] = []  # Valkey's, at the last look
 
     async def run(self) -> None:
@@ -69,44 +75,48 @@ class Sampler:
                 self.sampled = Sampled(await self._ask_valkey(), disk)
                 await asyncio.sleep(SAMPLE_S)
         finally:
-            if self._pipe is not None:
-                await self._pipe.close()
+            await self._leave(list(self._pipes))
 
     async def _ask_valkey(self) -> ValkeySeen | None:
         try:
-            pipe = await self._connected()
+            servers = await servers_of(self._valkey, len(self._durable()))
+            await self._leave(self._pipes.keys() - {server.address for server in servers})
             before = self._durable()
-            began_s = time.time()
-            now = await pipe.call("TIME")
-            ended_s = time.time()
-            told = parsed(await pipe.call("INFO", *SECTIONS))
-            heads = [parse_head(await pipe.call("GET", head_key(number))).seq for number in range(len(before))]
-        except (ArbiterLost, ArbiterRefused, redis.exceptions.RedisError, OSError, TimeoutError):
+            heads = [0] * len(before)
+            told = [await self._ask(server, heads) for server in servers]
+        except (ArbiterLost, ArbiterRefused, ArbiterUnfit, redis.exceptions.RedisError, OSError, TimeoutError):
             return None
-        offset_s = (began_s + ended_s) / 2 - (int(now[0]) + int(now[1]) / 1e6)
         last, self._heads = self._heads or before, heads
-        return seen(told, offset_s, differences(before, heads, last))
+        return together(told, differences(before, heads, last))
 
-    async def _connected(self) -> Pipe:
-        if self._pipe is None or self._pipe.lost:
-            old, self._pipe = self._pipe, None
-            if old is not None:
-                await old.close()
-            connection = self._connect()
+    async def _ask(self, server: Server, heads: list[int]) -> ValkeySeen:
+        pipe = await self._connected(server)
+        began_s = time.time()
+        now = await pipe.call("TIME")
+        ended_s = time.time()
+        told = fields_of(await pipe.call("INFO", *SECTIONS))
+        for number in server.partitions:
+            heads[number] = parse_head(await pipe.call("GET", head_key(number))).seq
+        return seen(told, (began_s + ended_s) / 2 - (int(now[0]) + int(now[1]) / 1e6), {})
+
+    async def _connected(self, server: Server) -> Pipe:
+        pipe = self._pipes.get(server.address)
+        if pipe is None or pipe.lost:
+            await self._leave([server.address])
+            connection = server.connect()
             try:
                 async with asyncio.timeout(CONNECT_S_MAX):
                     await connected(connection)
             except (*LOST, TimeoutError, redis.exceptions.ResponseError):
                 await connection.disconnect(nowait=True)
                 raise
-            self._pipe = Pipe(connection, lambda: None)
-        return self._pipe
+            pipe = self._pipes[server.address] = Pipe(connection, lambda: None)
+        return pipe
 
-
-def parsed(text: bytes) -> dict[str, str]:
-    """INFO's lines as names and values; headings and empty lines are skipped."""
-    lines = (line.partition(":") for line in text.decode("utf-8", "replace").splitlines())
-    return {name: value for name, colon, value in lines if colon}
+    async def _leave(self, addresses: Collection[Address | None]) -> None:
+        for address in addresses:
+            if (pipe := self._pipes.pop(address, None)) is not None:
+                await pipe.close()
 
 
 def seen(told: Mapping[str, str], offset_s: float, difference: Mapping[int, int]) -> ValkeySeen:
@@ -124,6 +134,28 @@ def seen(told: Mapping[str, str], offset_s: float, difference: Mapping[int, int]
         aof_is_failing="err" in (told.get("aof_last_write_status"), told.get("aof_last_bgrewrite_status")),
         aof_bytes=number("aof_current_size"),
         clock_offset_s=offset_s,
+        log_difference=difference,
+    )
+
+
+def _fullness(one: ValkeySeen) -> tuple[float, int]:
+    return one.used_memory_bytes / (one.memory_limit_bytes or math.inf), one.used_memory_bytes
+
+
+def together(told: Sequence[ValkeySeen], difference: Mapping[int, int]) -> ValkeySeen:
+    """What several primaries said, as one; see ValkeySeen."""
+    fullest = max(
+        told, key=lambda one: (one.used_memory_bytes / (one.memory_limit_bytes or math.inf), one.used_memory_bytes)
+    )
+    return ValkeySeen(
+        used_memory_bytes=fullest.used_memory_bytes,
+        memory_limit_bytes=fullest.memory_limit_bytes,
+        evicted_keys=sum(one.evicted_keys for one in told),
+        connections=sum(one.connections for one in told),
+        is_primary=all(one.is_primary for one in told),
+        aof_is_failing=any(one.aof_is_failing for one in told),
+        aof_bytes=sum(one.aof_bytes for one in told),
+        clock_offset_s=max((one.clock_offset_s for one in told), key=abs),
         log_difference=difference,
     )
 

@@ -19,11 +19,9 @@ from gateway.metrics import Metrics
 from gateway.sampler import Sampler
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
-    from redis.asyncio import Connection
-
+    from gateway.cluster import Valkey
     from gateway.embedded import EmbeddedValkey
     from gateway.ends import Ends
     from gateway.stream import Stream
@@ -44,7 +42,7 @@ class Scrapes:
         ends: "Ends",
         *,
         directory: "Path",
-        connect: "Callable[[], Connection]",
+        connect: "Valkey",
         valkey: "EmbeddedValkey | None",
         capacity: float,
     ) -> None:

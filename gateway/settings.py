@@ -38,7 +38,7 @@ class ValkeyConfig(msgspec.Struct, frozen=True):
     url: Annotated[
         str,
         Meta(
-            description="a URL: redis://host:port/0, rediss://host:port/0 or unix:///path",
+            description="a URL: redis://host:port/0, rediss://..., unix:///path, or redis+cluster://host:port,host:port/",
             examples=["unix:///run/valkey/valkey.sock"],
         ),
     ] = ""

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Collection
 
 import msgspec
-from redis.asyncio import Redis
 
 from eventstore.bulk_fold import by_field
 from eventstore.log import LogReader
 from gateway.proof import hashes_of, live_head
 from gateway.recovery import fold_log
+from gateway.valkey_client import Client
 
 DIFFERENCES_MAX = 20  # told by key; what is wrong shows in the first of them
 
@@ -22,9 +22,9 @@ class StateChecked(msgspec.Struct, frozen=True):
 
 
 async def check_state(
-    log: LogReader, partition: int, purged: Collection[int], valkey: Redis, advance: Callable[[int], None]
+    log: LogReader, partition: int, purged: Collection[int], valkey: Client, advance: Callable[[int], None]
 ) -> StateChecked:
-    """Compare one partition. Raises LogDamaged, LogFailed, LogLost, redis.exceptions.RedisError."""
+    """Compare one partition. Raises LogDamaged, LogFailed, LogLost, valkey_client.UNREADABLE."""
     folded = await fold_log(log, partition, purged, advance)
     expected = dict(folded.hashes)
     count, different = len(expected), []

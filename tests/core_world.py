@@ -22,6 +22,7 @@ from eventstore.events import (
 )
 from eventstore.log import Batch
 from eventstore.sqlite_log import SqliteLog
+from gateway.cluster import Cluster
 from gateway.codes import CodeKeys
 from gateway.core import LOG_FILE, Core, open_core, wall_ms
 from gateway.directory import Rejected
@@ -133,13 +134,14 @@ def connector(url: str) -> UnixDomainSocketConnection:
 
 
 @asynccontextmanager
-async def world(directory: Path, url: str, *, partitions: int = 1) -> AsyncIterator[World]:
+async def world(directory: Path, url: str | Cluster, *, partitions: int = 1) -> AsyncIterator[World]:
     """Opens (and on first use initialises) the deployment in `directory`."""
     fresh = not (directory / LOG_FILE).exists()
     if fresh:
         SqliteLog.create(directory / LOG_FILE, partitions, "test", wall_ms())
     seen = Seen()
-    core = await open_core(directory, KEYS, connect=lambda: connector(url), observer=seen)
+    connect = url if isinstance(url, Cluster) else lambda: connector(url)
+    core = await open_core(directory, KEYS, connect=connect, observer=seen)
     made = World(core, seen)
     try:
         if fresh:

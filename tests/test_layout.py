@@ -81,6 +81,7 @@ PURE = (  # time, ids, keys and bytes come in as arguments
     "gateway.toml_lines",
     "gateway.lag",
     "gateway.slo",
+    "gateway.slots",
     "gateway.asyncapi",
     "gateway.api_page",
     "eventstore.log",

@@ -15,8 +15,9 @@ from eventstore.projections import CampaignCounters, CampaignTally
 from gateway.campaign import Campaign, Spans
 from gateway.ends import ENDS_FILE, Ends, cause_of
 from gateway.lag import MARKS_MAX, Lag
-from gateway.sampler import differences, parsed, seen
+from gateway.sampler import differences, seen
 from gateway.scrape import voucher_states
+from gateway.slots import fields_of
 
 
 def test_a_projection_that_stands_still_lags_since_the_log_moved() -> None:
@@ -72,9 +73,9 @@ def test_a_torn_file_of_ends_counts_from_what_it_says(tmp_path: Path, text: byte
 def test_what_valkey_told_is_read() -> None:
     text = b"# Memory\r\nused_memory:12\r\nmaxmemory:0\r\n\r\nrole:slave\r\n"
     text += b"aof_last_write_status:err\r\nevicted_keys:3\r\n"
-    told = seen(parsed(text), 0.5, {0: 0})
+    told = seen(fields_of(text), 0.5, {0: 0})
     assert (told.used_memory_bytes, told.evicted_keys, told.is_primary, told.aof_is_failing) == (12, 3, False, True)
-    assert not seen(parsed(b"aof_last_write_status:ok\r\nrole:master\r\n"), 0.0, {}).aof_is_failing
+    assert not seen(fields_of(b"aof_last_write_status:ok\r\nrole:master\r\n"), 0.0, {}).aof_is_failing
 
 
 def test_a_head_ahead_differs_only_when_the_log_has_not_followed_by_the_next_look() -> None:

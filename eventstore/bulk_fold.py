@@ -39,6 +39,7 @@ _NAME_BYTES = 12  # campaign u32, serial u64 without its lowest 6 bits
 _ROW_BYTES = _NAME_BYTES + PIECE_BYTES
 _ROW = Struct(f"{_NAME_BYTES}s{PIECE_BYTES}s")
 _WHOLE_ROW = Struct(f"{_ROW_BYTES}s")
+_NAMES = Struct(f"{_NAME_BYTES}s{PIECE_BYTES}x")
 _BUCKET_AT = 10  # of a name: bits 8 to 15 of the serial, so that neighbours stay together
 _PIECE = Struct("BBBc20s11sB")  # field, its length 1; string of 32; kind; claim_id + terminal; at_ms + seq; 33
 _SERIAL_LAST = HEADER_BYTES + 15  # of the first record: see events.RECORD
@@ -82,6 +83,7 @@ class BulkFold:
         self._packed: list[list[bytes]] = [[] for _ in range(BUCKETS)]  # rows side by side, in order
         self._pieces: list[dict[bytes, bytes]] = [{} for _ in range(BUCKETS)]  # put in, by name
         self._values: dict[bytes, dict[int, bytes]] = {}  # of hashes put in with longer values, by name and field
+        self._strange: set[bytes] = set()  # names of hashes with a record that is more than a value at its end
         self._codes: dict[bytes, Fields] = {}  # by the first two bytes of the keyed hash
 
     # --- putting in ---
@@ -127,6 +129,9 @@ class BulkFold:
         rows[_NAME_BYTES::_ROW_BYTES] = low.translate(_FIELD)
         if len(kinds) > 1:
             rows[_NAME_BYTES + 3 :: _ROW_BYTES] = kinds
+        if _UNDONE in kinds or _LOST in kinds:
+            named = zip(_NAMES.iter_unpack(rows), kinds, strict=True)
+            self._strange.update(name for (name,), what in named if what in (_UNDONE, _LOST))
         loose = self._loose
         found = zip(rows[_BUCKET_AT::_ROW_BYTES], _WHOLE_ROW.iter_unpack(rows), strict=True)
         for bucket, (row,) in found if chosen is None else compress(found, chosen):
@@ -169,7 +174,7 @@ class BulkFold:
         """Every hash, but those of purged campaigns; each is let go of as it is told. Raises LogDamaged."""
         gone = {campaign.to_bytes(4, "big") for campaign in purged}
         self._pack()
-        values = self._values
+        values, strange = self._values, self._strange
         for bucket, packed in enumerate(self._packed):
             pieces = defaultdict(bytes, self._pieces[bucket])
             self._pieces[bucket] = {}
@@ -178,12 +183,11 @@ class BulkFold:
                     pieces[name] += piece
             packed.clear()
             for name, side_by_side in pieces.items():
-                if name[:4] in gone:
+                if gone and name[:4] in gone:
                     continue
-                fields, kinds = side_by_side[::PIECE_BYTES], side_by_side[3::PIECE_BYTES]
                 if name in values:
                     yield self._key(name), self._worked_out(name, side_by_side, values.pop(name))
-                elif len(set(fields)) == len(fields) and _UNDONE not in kinds and _LOST not in kinds:
+                elif len(set(side_by_side[::PIECE_BYTES])) * PIECE_BYTES == len(side_by_side) and name not in strange:
                     yield self._key(name), side_by_side
                 else:
                     yield self._key(name), self._worked_out(name, side_by_side, {})

@@ -37,7 +37,6 @@ FRAME = -1  # the "partition" of the sections that are the file's own
 START = b"REDIS0010\xfe\x00"
 END = b"\xff" + bytes(8)
 _STRING, _HASH, _LISTPACK = 0x00, 0x04, 0x10
-_DUMP_VERSION = b"\x0a\x00"
 _crc64 = anycrc.Model("CRC64-REDIS").calc
 _LP_HEAD = struct.Struct("<IH")  # its bytes in all, its elements
 _LP_EXTRA = _LP_HEAD.size + 1  # what a listpack has beside its elements
@@ -155,22 +154,23 @@ def start_rows(heads: Mapping[int, Head]) -> bytes:
 
 def row(key: bytes, held: bytes | Fields) -> bytes:
     """One hash."""
-    content = _content(held)
-    return content[:1] + _string(key) + content[1:]
+    if isinstance(held, dict):
+        return b"\x04" + _string(key) + _fields(held)
+    return b"\x10%b%b%b%b\xff" % (_length(len(key)), key, _LISTPACK_STARTS[len(held)], held)
 
 
 def dump(held: bytes | Fields) -> bytes:
     """One hash without its key, for RESTORE."""
-    content = _content(held) + _DUMP_VERSION
+    if isinstance(held, dict):
+        content = b"\x04%b\x0a\x00" % _fields(held)
+    else:
+        content = b"\x10%b%b\xff\x0a\x00" % (_LISTPACK_STARTS[len(held)], held)
     crc: int = _crc64(content)
     return content + crc.to_bytes(8, "little")
 
 
-def _content(held: bytes | Fields) -> bytes:
-    if isinstance(held, dict):
-        return b"\x04" + _length(len(held)) + b"".join(_string(part) for pair in held.items() for part in pair)
-    size = len(held) + _LP_EXTRA
-    return b"\x10" + _length(size) + _LP_HEAD.pack(size, len(held) // PIECE_BYTES * 2) + held + b"\xff"
+def _fields(held: Fields) -> bytes:
+    return _length(len(held)) + b"".join(_string(part) for pair in held.items() for part in pair)
 
 
 def rows_in(section: bytes | mmap, at: int = 0, end: int | None = None) -> Iterator[Finished]:
@@ -180,8 +180,9 @@ def rows_in(section: bytes | mmap, at: int = 0, end: int | None = None) -> Itera
         kind = section[at]
         key, at = _read_string(section, at + 1)
         if kind == _LISTPACK:
-            packed, at = _read_string(section, at)
-            yield key, packed[_LP_HEAD.size : -1]
+            size, at = _read_length(section, at)
+            yield key, section[at + _LP_HEAD.size : at + size - 1]
+            at += size
         elif kind == _HASH:
             count, at = _read_length(section, at)
             fields: Fields = {}
@@ -199,6 +200,14 @@ def _length(n: int) -> bytes:
     if n < 1 << 14:
         return (0x4000 | n).to_bytes(2, "big")
     return b"\x80" + n.to_bytes(4, "big")
+
+
+def _listpack_start(pieces: int) -> bytes:
+    size = pieces * PIECE_BYTES + _LP_EXTRA
+    return _length(size) + _LP_HEAD.pack(size, 2 * pieces)
+
+
+_LISTPACK_STARTS = {pieces * PIECE_BYTES: _listpack_start(pieces) for pieces in range(65)}  # by what follows, in bytes
 
 
 def _string(text: bytes) -> bytes:

@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-hardware hardware-packages lint ops-check alerts-live load-locust load-rolling closed-open bench bench-bytes bench-sizes bench-framers bench-page bench-camera bench-tracing bench-till bench-console bench-logs bench-rebuild chaos chaos-planted fuzz rolling sim tour lock clean
+.PHONY: demo test test-hardware hardware-packages lint ops-check alerts-live load-locust load-rolling closed-open bench bench-bytes bench-cluster bench-sizes bench-framers bench-page bench-camera bench-tracing bench-till bench-console bench-logs bench-rebuild chaos chaos-planted cluster fuzz rolling sim tour lock clean
 
 demo: $(INSTALLED)
 	$(BIN)/tillgate demo
@@ -144,6 +144,15 @@ BENCH ?= --rows b,c
 # The same rows with the log in SQLite, in PostgreSQL, and in NATS: make bench-logs BENCH="--rows b,c --seconds 4"
 bench-logs: $(INSTALLED)
 	$(BIN)/python tests/bench_logs.py $(BENCH)
+
+# Two gateways on PostgreSQL and a Valkey Cluster: a primary is stopped, replaced, and wakes without knowing it.
+cluster: $(INSTALLED)
+	CLUSTER=1 $(BIN)/python -m pytest -v -rs tests/fault/test_cluster.py
+
+# What a Valkey Cluster costs a gateway beside one Valkey, in turns: make bench-cluster ROUNDS=5
+ROUNDS ?= 3
+bench-cluster: $(INSTALLED)
+	$(BIN)/python tests/bench_cluster.py --rounds $(ROUNDS)
 
 # The simulator: make sim SEEDS=200000. One seed again, with its trace: .venv/bin/python tests/sim/run.py --seed N --trace
 SEEDS ?= 2000

@@ -1,5 +1,6 @@
 """The claim's client side: claim.lua's functions as methods, and what else a lane asks of Valkey."""
 
+import asyncio
 import contextlib
 import struct
 import time
@@ -15,7 +16,7 @@ from eventstore.bulk_fold import Finished
 from eventstore.events import IMPORT, Record, iter_records, payload_head
 from eventstore.log import EMPTY_HEAD, TIP_BYTES, Batch, Head
 from eventstore.vouchers import head_key, registry_key, voucher_key
-from gateway.cluster import Cluster, Valkey, home_of
+from gateway.cluster import ANSWER_S_MAX, Cluster, Valkey, home_of
 from gateway.loading import Run, load_all, run_of
 from gateway.pipe import LOST, ArbiterLost, ArbiterMoved, ArbiterRefused, ArbiterUnfit, Pipe, connected, refusal_of
 from gateway.slots import Address
@@ -284,9 +285,10 @@ class ValkeyArbiter:
             await old.close()
         connection = connect()
         try:
-            await connected(connection)
+            async with asyncio.timeout(ANSWER_S_MAX if home else None):  # in a cluster another may be in its place soon
+                await connected(connection)
         except LOST as error:
-            raise ArbiterLost(str(error)) from error
+            raise ArbiterLost(str(error) or f"{home} does not answer") from error
         except redis.exceptions.ResponseError as error:
             raise refusal_of(error) from error
         self._pipes[partition] = Pipe(connection, lambda: self._on_lost(partition))

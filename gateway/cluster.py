@@ -21,7 +21,7 @@ from redis.asyncio import Connection
 from gateway.pipe import LOST, ArbiterLost, ArbiterUnfit, connected
 from gateway.slots import Address, Range, fields_of, nodes_in, range_of, ranges_of, slot_of
 
-LOOK_UP_S_MAX = 1.0  # one node's answer takes a millisecond; one that is paused takes the connection and says nothing
+ANSWER_S_MAX = 1.0  # a node's answer takes a millisecond; one that is paused takes the connection and says nothing
 NO_CLUSTER = "cluster support disabled"  # what a server that is not in cluster mode says to CLUSTER
 
 
@@ -38,7 +38,7 @@ class Cluster:
         for address in list(self._nodes):
             self._nodes.rotate(-1)
             try:
-                async with asyncio.timeout(LOOK_UP_S_MAX):
+                async with asyncio.timeout(ANSWER_S_MAX):
                     state, slots = await self.ask(address, ("CLUSTER", "INFO"), ("CLUSTER", "SLOTS"))
             except LOST as error:
                 faults.append(f"{address}: {str(error) or 'no answer'}")

@@ -81,8 +81,7 @@ class BulkFold:
         self._loose: list[list[bytes]] = [[] for _ in range(BUCKETS)]  # rows, in order
         self._loose_rows = 0
         self._packed: list[list[bytes]] = [[] for _ in range(BUCKETS)]  # rows side by side, in order
-        self._pieces: list[dict[bytes, bytes]] = [{} for _ in range(BUCKETS)]  # put in, by name
-        self._values: dict[bytes, dict[int, bytes]] = {}  # of hashes put in with longer values, by name and field
+        self._base: dict[bytes, bytes | Fields] = {}  # put in as finished before, by key
         self._strange: set[bytes] = set()  # names of hashes with a record that is more than a value at its end
         self._codes: dict[bytes, Fields] = {}  # by the first two bytes of the keyed hash
 
@@ -159,14 +158,12 @@ class BulkFold:
 
     def put(self, key: bytes, held: bytes | Fields) -> None:
         """A hash as it was finished before, by a fold of the same slice that ended at the head this one began with."""
-        kind, name = _name_of(key)
-        if kind == b"r":
+        _, _, rest = key.partition(b"}")
+        if rest[:1] == b"r":
             assert isinstance(held, dict), "codes are kept by field"
-            self._codes[name] = held
-        elif isinstance(held, dict):
-            self._values[name] = {int(field): value for field, value in held.items()}
+            self._codes[bytes.fromhex(rest[1:].decode())] = held
         else:
-            self._pieces[name[_BUCKET_AT]][name] = held
+            self._base[key] = held
 
     # --- taking out ---
 
@@ -174,27 +171,31 @@ class BulkFold:
         """Every hash, but those of purged campaigns; each is let go of as it is told. Raises LogDamaged."""
         gone = {campaign.to_bytes(4, "big") for campaign in purged}
         self._pack()
-        values, strange = self._values, self._strange
-        for bucket, packed in enumerate(self._packed):
-            pieces = defaultdict(bytes, self._pieces[bucket])
-            self._pieces[bucket] = {}
+        base, strange = self._base, self._strange
+        for packed in self._packed:
+            pieces: defaultdict[bytes, bytes] = defaultdict(bytes)
             for rows in packed:
                 for name, piece in _ROW.iter_unpack(rows):
                     pieces[name] += piece
             packed.clear()
             for name, side_by_side in pieces.items():
+                key = self._key(name)
+                held = base.pop(key, b"") if base else b""
                 if gone and name[:4] in gone:
                     continue
-                if name in values:
-                    yield self._key(name), self._worked_out(name, side_by_side, values.pop(name))
-                elif len(set(side_by_side[::PIECE_BYTES])) * PIECE_BYTES == len(side_by_side) and name not in strange:
-                    yield self._key(name), side_by_side
+                if isinstance(held, dict):
+                    values = {int(field): value for field, value in held.items()}
+                    yield key, self._worked_out(name, side_by_side, values)
+                    continue
+                whole = held + side_by_side
+                if len(set(whole[::PIECE_BYTES])) * PIECE_BYTES == len(whole) and name not in strange:
+                    yield key, whole
                 else:
-                    yield self._key(name), self._worked_out(name, side_by_side, {})
-        while values:
-            name, held = values.popitem()
-            if name[:4] not in gone:
-                yield self._key(name), self._worked_out(name, b"", held)
+                    yield key, self._worked_out(name, whole, {})
+        while base:  # nothing happened to these
+            key, held = base.popitem()
+            if not gone or _campaign_of(key) not in gone:
+                yield key, held
         while self._codes:
             prefix, codes = self._codes.popitem()
             kept = {code: value for code, value in codes.items() if value[:4] not in gone} if gone else codes
@@ -233,13 +234,8 @@ def _campaign_and_row(name: bytes) -> tuple[int, int]:
     return campaign, serial >> 6
 
 
-def _name_of(key: bytes) -> tuple[bytes, bytes]:
-    """`v` and the name of a hash of vouchers, or `r` and the two bytes that a hash of codes is named after."""
-    rest = key.partition(b"}")[2]
-    if rest[:1] == b"r":
-        return b"r", bytes.fromhex(rest[1:].decode())
-    campaign, _, row = rest[1:].partition(b":")
-    return b"v", REGISTRY_VALUE.pack(int(campaign), int(row) << 6)
+def _campaign_of(key: bytes) -> bytes:
+    return int(key.partition(b"}v")[2].partition(b":")[0]).to_bytes(4, "big")
 
 
 def by_field(held: bytes | Fields) -> Fields:

@@ -3,12 +3,20 @@
 -- a new gateway can run side by side; a changed text needs a new number.
 --
 -- Theory. The log decides, Valkey only arbitrates fast: every call of `claim` turns one batch of records into verdicts
--- and links it into the partition's chain (seq + 1, a fresh random tip, the previous tip). Verdicts are first computed
--- into local tables, in which earlier records of the same call count; then comes ONE XADD, the only write that can
--- fail; then the state. Nothing raises after the first write. The function knows one rule: compare-and-set of a
--- voucher's value by claim id. Every other reason to refuse arrives as the record's static verdict. One static verdict
--- refuses nothing: CONFLICT marks a fact, a redemption that a till accepted while it had no connection. It holds the
--- voucher if nobody does, and is settled as a conflict if somebody else does.
+-- and links it into the partition's chain (seq + 1, a fresh random tip, the previous tip). The function knows one rule:
+-- compare-and-set of a voucher's value by claim id. Every other reason to refuse arrives as the record's static verdict.
+-- One static verdict refuses nothing: CONFLICT marks a fact, a redemption that a till accepted while it had no
+-- connection. It holds the voucher if nobody does, and is settled as a conflict if somebody else does.
+--
+-- A call has its whole effect or none. First comes what can raise. A redemption that nothing speaks against, which is
+-- nearly every record, tries HSETNX: one command looks and writes, and a record's price is mostly that of its commands
+-- (ops/decisions/017). If a value is there, and for every other record, HGET reads it, the record is judged, and the
+-- new value waits in a local table, where later records of the call look first; after a value that was there, HGET goes
+-- first until it finds none, since what is sent twice is sent in rows. Then comes XADD. If any of this raises (a key of
+-- a foreign type, a stream that is ahead), HDEL takes the fields of HSETNX away again, which were not there before.
+-- Then comes what cannot raise: the head, and what waits, in hashes just read. Nobody sees a state between; replicas
+-- and an append-only file get all of it, the taking back too, as one MULTI. Memory, disk, role and replicas are checked
+-- before a function's first write, never after it.
 --
 -- Keys of partition p (all declared by the caller, all with the hash tag {p}):
 --   {p}head            tip (16 bytes) .. decimal seq
@@ -23,6 +31,7 @@
 
 local byte, char, sub, floor, concat -- Lua's own libraries are visible only inside a call: see wake()
 local FIELD, ZERO_TIP
+local VERDICTS = {} -- of the call that runs: as long as the longest before it, so that it need not grow each time
 local REDEEM, REVERSE, VOID, IMPORT = 1, 2, 3, 4
 local APPLIED, TOMBSTONED, REPEATED, REVERSED, CONFLICT, CONFLICT_AGAIN = 0, 1, 2, 3, 4, 6
 local VOIDED, ALREADY_REDEEMED, TOO_MANY_REVERSALS, DUPLICATE = 20, 21, 22, 43
@@ -40,9 +49,8 @@ local function wake()
 end
 
 local function big_endian_5(n)
-  local out = {}
-  for i = 5, 1, -1 do out[i] = char(n % 256); n = floor(n / 256) end
-  return concat(out)
+  local high, low = floor(n / 16777216), n % 16777216
+  return char(floor(high / 256), high % 256, floor(low / 65536), floor(low / 256) % 256, low % 256)
 end
 
 local function read_head(raw)
@@ -114,11 +122,12 @@ local function judge_import(mine, value)
 end
 
 -- Walks the records of a payload; `decided` is nil (judge them) or the verdict bytes the log holds (apply them).
--- Returns the verdicts, the entries to tell of, and the writes to make as three rows (key index, field, value);
--- writes nothing itself.
-local function walk(keys, payload, map, suffix, decided)
+-- Writes the first entry of vouchers that had none and appends their slots (64 * key index + field) to `fresh`. Returns
+-- the verdicts, the entries to tell of, and the writes still to make as three rows (key index, field, value).
+local function walk(fresh, keys, payload, map, suffix, decided)
   local call = redis.call
-  local values, verdicts, told, n = {}, {}, {}, 0
+  local values, verdicts, told, n, added = {}, VERDICTS, {}, 0, 0
+  local expects_none = true
   local write_key, write_field, write_value = {}, {}, {}
   for i = 1, #map / 2 do
     local o = i * 64 - 48
@@ -139,14 +148,25 @@ local function walk(keys, payload, map, suffix, decided)
         local index = byte(payload, o + 16) % 64
         field = FIELD[index]
         slot = k * 64 + index
-        value = values[slot] or call('HGET', keys[k], field) or ''
-        if not decided and (value ~= '' or op ~= REDEEM or verdict == CONFLICT) then
-          local at
-          verdict, at = judge(op, verdict, value, sub(payload, o + 33, o + 48))
-          if at then told[#told + 1] = char((i - 1) % 256, floor((i - 1) / 256)) .. sub(value, at, at + 31) end
-        end
-        if verdict <= TOMBSTONED or (verdict == CONFLICT and op == REDEEM) then
-          changed = effect(op, verdict, value, sub(payload, o + 33, o + 52), suffix)
+        value = values[slot]
+        if not value and op == REDEEM and verdict == APPLIED and expects_none
+            and call('HSETNX', keys[k], field, 'R' .. sub(payload, o + 33, o + 52) .. suffix) == 1 then
+          added = added + 1
+          fresh[added] = slot
+        else
+          if not value then
+            value = call('HGET', keys[k], field) or ''
+            values[slot] = value
+          end
+          expects_none = value == ''
+          if not decided and (value ~= '' or op ~= REDEEM or verdict == CONFLICT) then
+            local at
+            verdict, at = judge(op, verdict, value, sub(payload, o + 33, o + 48))
+            if at then told[#told + 1] = char((i - 1) % 256, floor((i - 1) / 256)) .. sub(value, at, at + 31) end
+          end
+          if verdict <= TOMBSTONED or (verdict == CONFLICT and op == REDEEM) then
+            changed = effect(op, verdict, value, sub(payload, o + 33, o + 52), suffix)
+          end
         end
       end
       if changed then
@@ -160,10 +180,27 @@ local function walk(keys, payload, map, suffix, decided)
   return verdicts, told, { write_key, write_field, write_value }
 end
 
+-- What can raise of a call: `step` notes in a row what it adds, and an error takes that back.
+local function whole_or_nothing(step, keys, ...)
+  local fresh = {}
+  local ok, a, b, c = pcall(step, fresh, keys, ...)
+  if ok then return a, b, c end
+  for i = 1, #fresh do redis.call('HDEL', keys[floor(fresh[i] / 64)], FIELD[fresh[i] % 64]) end
+  error({ err = a }, 0) -- here pcall gives the text of an error reply; as a reply it begins with its own code again
+end
+
 local function write_all(keys, writes)
   local call = redis.call
   local key, field, value = writes[1], writes[2], writes[3]
   for i = 1, #key do call('HSET', keys[key[i]], field[i], value[i]) end
+end
+
+-- The verdict bytes of a batch, which is in the stream then, what to tell, and the writes to make.
+local function decide(fresh, keys, payload, map, suffix, seq, tip, prev)
+  local verdicts, told, writes = walk(fresh, keys, payload, map, suffix, nil)
+  local bytes = char(unpack(verdicts, 1, #map / 2))
+  redis.call('XADD', keys[2], seq .. '-0', 'd', payload, 'v', bytes, 't', tip, 'p', prev)
+  return bytes, told, writes
 end
 
 -- keys: head, log, load, then the hashes; args: payload, key map (u16 little-endian a record, 0 = no key), tip,
@@ -172,13 +209,12 @@ end
 local function claim(keys, args)
   wake()
   local call = redis.call
-  local payload, map, tip, durable = args[1], args[2], args[3], tonumber(args[5])
+  local tip, durable = args[3], tonumber(args[5])
   local prev, seq = read_head(call('GET', keys[1]))
   if seq < durable or call('EXISTS', keys[3]) == 1 then return { -1, seq, prev } end
   seq = seq + 1
-  local verdicts, told, writes = walk(keys, payload, map, args[4] .. big_endian_5(seq), nil)
-  local bytes = char(unpack(verdicts))
-  call('XADD', keys[2], seq .. '-0', 'd', payload, 'v', bytes, 't', tip, 'p', prev)
+  local suffix = args[4] .. big_endian_5(seq)
+  local bytes, told, writes = whole_or_nothing(decide, keys, args[1], args[2], suffix, seq, tip, prev)
   call('SET', keys[1], tip .. string.format('%d', seq))
   write_all(keys, writes)
   if seq % TRIM_EVERY == 0 then call('XTRIM', keys[2], 'MINID', '~', string.format('%d', durable)) end
@@ -193,7 +229,8 @@ local function restore(keys, args)
   local tip, seq = args[3], tonumber(args[5])
   local have, at = read_head(call('GET', keys[1]))
   if at ~= seq - 1 or have ~= args[6] or call('EXISTS', keys[3]) == 1 then return { at, have } end
-  local _, _, writes = walk(keys, args[1], args[2], args[4] .. big_endian_5(seq), args[7])
+  local suffix = args[4] .. big_endian_5(seq)
+  local _, _, writes = whole_or_nothing(walk, keys, args[1], args[2], suffix, args[7])
   call('SET', keys[1], tip .. string.format('%d', seq))
   write_all(keys, writes)
   return { seq, tip }

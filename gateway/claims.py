@@ -231,6 +231,8 @@ class ValkeyArbiter:
             raise ArbiterUnfit(f"role is {role[0].decode()}: connect to the primary")
         if self._is_cluster:
             await self._find_whole(partition)
+        # A user without HDEL could not take back what a claim that fails has written: better refused here.
+        await self._call(partition, "HDEL", voucher_key(partition, 0, 0), b"0")
         await self._install(partition)
         self._runs.pop(partition, None)
         if self._is_cluster or settings.get(b"appendonly") == b"yes":

@@ -50,10 +50,10 @@ PLANTED: dict[str, tuple[str, str, str, list[str], set[str]]] = {
         ["cut_network"],
         {"state"},
     ),
-    "accepts twice in a batch": (
+    "accepts what somebody has": (
         "gateway/claim.lua",
-        "        values[slot] = changed\n",
-        "",
+        "sub(payload, o + 33, o + 52) .. suffix) == 1 then",
+        "sub(payload, o + 33, o + 52) .. suffix) then",
         ["cut_network"],
         {"state"},
     ),

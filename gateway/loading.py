@@ -84,9 +84,7 @@ async def _load_hashes(call: Call, head_load: tuple[bytes, bytes], hashes: Itera
             if not await under_way.popleft():
                 return False
     finally:
-        for left in under_way:
-            left.cancel()
-            left.add_done_callback(_seen)
+        forget(under_way)
     return True
 
 
@@ -106,7 +104,13 @@ def load_calls(hashes: Iterable[Finished]) -> Iterator[tuple[list[bytes], list[b
         yield keys, dumps
 
 
+def forget(calls: Iterable["asyncio.Future[Any]"]) -> None:
+    """Nobody waits for them any more, however they end."""
+    for call in calls:
+        call.cancel()
+        call.add_done_callback(_seen)
+
+
 def _seen(call: "asyncio.Future[Any]") -> None:
-    """Nobody waits for it any more, however it ends."""
     if not call.cancelled():
         call.exception()

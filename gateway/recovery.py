@@ -22,6 +22,7 @@ more, and nobody takes it away from one that makes progress.
 
 import asyncio
 import enum
+from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from itertools import pairwise
 
@@ -31,11 +32,13 @@ from eventstore.bulk_fold import BulkFold, Finished
 from eventstore.events import encode_records
 from eventstore.log import AppendRefused, Batch, EventLog, Head, LogDamaged, LogReader
 from gateway.claims import Arbiter
+from gateway.loading import forget
 
 ROUNDS_MAX = 20  # each round makes progress unless another gateway interferes; after twenty it is left alone a while
 READ_BATCHES = 500  # log rows read at a time: at most about 40 MB of full batches
 LOAD_WATCH_S = 0.25  # a rebuild makes a call every few milliseconds; one that makes none for so long is gone
 FOLD_BATCHES = 4  # folded in one go: full ones take 10 ms, and whatever else this process answers waits for them
+RESTORES_IN_FLIGHT = 2  # Valkey works on one while the next is made
 REPLAY_BATCHES_MAX = 20_000  # beyond this a rebuild by bulk load is faster than replaying call by call
 
 
@@ -223,12 +226,29 @@ async def _catch_up(
 
 
 async def _replay(arbiter: Arbiter, log: EventLog, partition: int, first_seq: int, last_seq: int) -> None:
-    while first_seq <= last_seq:
-        batches = await _read(log, partition, first_seq, READ_BATCHES)
-        for batch in batches:
-            if await arbiter.restore(batch) != Head(batch.seq, batch.tip):
-                return  # another gateway replays too, or Valkey fell back again: look again
-        first_seq = batches[-1].seq + 1
+    """Ends early if another gateway replays too, or Valkey fell back again: look again.
+
+    Each call joins the chain or changes nothing, so when one did not, those in flight behind it do not either.
+    """
+    under_way: deque[tuple[Batch, asyncio.Future[Head]]] = deque()
+
+    async def joined() -> bool:
+        batch, call = under_way.popleft()
+        return await call == Head(batch.seq, batch.tip)
+
+    try:
+        while first_seq <= last_seq:
+            batches = await _read(log, partition, first_seq, READ_BATCHES)
+            for batch in batches:
+                under_way.append((batch, asyncio.ensure_future(arbiter.restore(batch))))
+                await asyncio.sleep(0)  # so that it is sent before the next is made
+                if len(under_way) >= RESTORES_IN_FLIGHT and not await joined():
+                    return
+            first_seq = batches[-1].seq + 1
+        while under_way and await joined():
+            pass
+    finally:
+        forget(call for _, call in under_way)
 
 
 async def fold_log(

@@ -229,8 +229,7 @@ class ValkeyArbiter:
         role = await self._call(partition, "ROLE")
         if role[0] != b"master":
             raise ArbiterUnfit(f"role is {role[0].decode()}: connect to the primary")
-        if self._is_cluster:
-            await self._find_whole(partition)
+        is_empty = self._is_cluster and not await self._find_whole(partition)
         # A user without HDEL could not take back what a claim that fails has written: better refused here.
         await self._call(partition, "HDEL", voucher_key(partition, 0, 0), b"0")
         await self._install(partition)
@@ -238,15 +237,17 @@ class ValkeyArbiter:
         if self._is_cluster or settings.get(b"appendonly") == b"yes":
             told = [await self._call(partition, "INFO", section) for section in ("server", "replication")]
             self._runs[partition] = run_of(b"\n".join(told), is_cluster=self._is_cluster)
+        if is_empty:
+            await self._believe(partition)
 
-    async def _find_whole(self, partition: int) -> None:
-        """Raises ArbiterMoved if some of a partition's keys are elsewhere, or may be.
+    async def _find_whole(self, partition: int) -> bool:
+        """Whether a partition has a state; raises ArbiterMoved if some of its keys are elsewhere, or may be.
 
         A call with two keys is refused while a slot is moved unless both are there, and of these two `load` is not.
         A move that is broken off may leave keys elsewhere, so a partition that was seen in one is not believed again.
         """
         try:
-            await self._call(partition, "EXISTS", head_key(partition), b"{%d}load" % partition)
+            return bool(await self._call(partition, "EXISTS", head_key(partition), b"{%d}load" % partition))
         except ArbiterMoved:
             with contextlib.suppress(ArbiterMoved):  # it has been moved already
                 await self._call(partition, "DEL", b"{%d}run" % partition)

@@ -149,8 +149,8 @@ bench-logs: $(INSTALLED)
 cluster: $(INSTALLED)
 	CLUSTER=1 $(BIN)/python -m pytest -v -rs tests/fault/test_cluster.py
 
-# What a Valkey Cluster costs a gateway beside one Valkey, in turns: make bench-cluster ROUNDS=5
-ROUNDS ?= 3
+# What a Valkey Cluster costs a gateway beside one Valkey, in turns: make bench-cluster ROUNDS=9
+ROUNDS ?= 5
 bench-cluster: $(INSTALLED)
 	$(BIN)/python tests/bench_cluster.py --rounds $(ROUNDS)
 

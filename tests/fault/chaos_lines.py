@@ -38,11 +38,12 @@ _decode = msgspec.msgpack.Decoder(FromGateway).decode
 class Ask:
     """One id and what it is for; `sent` from the first send on."""
 
-    __slots__ = ("asked_id", "body", "sent", "serial", "settled")
+    __slots__ = ("asked_id", "body", "put_off", "sent", "serial", "settled")
 
     def __init__(self, asked_id: bytes, body: Redeem | Reverse, serial: int) -> None:
         self.asked_id, self.body, self.serial = asked_id, body, serial
         self.sent = self.settled = False
+        self.put_off = 0  # how often it was UNRESOLVED
 
 
 class Line(asyncio.Protocol):

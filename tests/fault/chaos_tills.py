@@ -24,7 +24,8 @@ from loadtest.bench_frames import mint_id
 TICK_S = 0.02
 MESSAGES_UNDER_WAY = 3
 WINDOW = 120  # vouchers that all tills scan at about the same time
-AGAIN_S = (0.03, 0.25)  # after UNRESOLVED
+AGAIN_S = (0.03, 0.25)  # after UNRESOLVED; then more and more, or a gateway that recovers hears nothing else
+PATIENCE = (1, 2, 4)
 TYPED_ODDS, OLD_ODDS, REVERSE_ODDS, OVERTAKE_ODDS, REPEAT_ODDS = 0.04, 0.02, 0.05, 0.01, 0.04
 REMEMBERED = 200  # settled ids a till may ask about once more
 
@@ -232,7 +233,7 @@ class Till:
         for _ in range(self.fleet.allowed(rng.randint(1, self.fleet.scans_max))):
             if self._settled and rng.random() < REPEAT_ODDS:
                 ask = rng.choice(self._settled)
-                ask.settled = False
+                ask.settled, ask.put_off = False, 0
                 self.open[ask.asked_id] = ask
             else:
                 ask = self._scan()
@@ -285,7 +286,8 @@ class Till:
             counts.by_code[code] = counts.by_code.get(code, 0) + 1
             if code == Verdict.UNRESOLVED:
                 counts.unresolved += 1
-                self._later(ask, self._rng.uniform(*AGAIN_S))
+                self._later(ask, self._rng.uniform(*AGAIN_S) * PATIENCE[min(ask.put_off, len(PATIENCE) - 1)])
+                ask.put_off += 1
                 continue
             counts.answers += 1
             self._history.told(now_s, ask.asked_id, code, place, _winner(verdicts, index))

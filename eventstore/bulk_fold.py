@@ -72,11 +72,15 @@ WHOLE = Slice()
 class BulkFold:
     """What Valkey must hold for one slice of one partition, after the batches that were applied."""
 
-    def __init__(self, partition: int, mine: Slice = WHOLE, head: Head = EMPTY_HEAD) -> None:
+    def __init__(
+        self, partition: int, mine: Slice = WHOLE, head: Head = EMPTY_HEAD, *, is_counting: bool = True
+    ) -> None:
+        """`is_counting`: whether anybody wants `counts`, a tenth of the work."""
         assert 0 <= mine.number < mine.of <= SLICES_MAX, f"slice {mine}"
         self.partition, self.head = partition, head
         self.counts: Counter[Scan] = Counter()  # op, campaign, terminal, verdict: what counters are made of
         self._mine = mine
+        self._is_counting = is_counting and mine.number == 0
         self._selects = bytes(byte % mine.of == mine.number for byte in range(256))
         self._loose: list[list[bytes]] = [[] for _ in range(BUCKETS)]  # rows, in order
         self._loose_rows = 0
@@ -95,7 +99,7 @@ class BulkFold:
         self.head = Head(batch.seq, batch.tip)
         if not count:
             return
-        if self._mine.number == 0:  # each batch is counted once, whoever folds which slice
+        if self._is_counting:  # each batch is counted once, whoever folds which slice
             self.counts.update(counted(batch, count))
         payload, end = batch.payload, HEADER_BYTES + count * RECORD_BYTES
         ops = payload[HEADER_BYTES:end:RECORD_BYTES]

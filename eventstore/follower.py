@@ -77,14 +77,18 @@ class Follower:
         A batch that never comes is waited for for ever. Raises FollowerEnded, and LogDamaged where the log is damaged
         before it.
         """
-        self._urgent.set()
-        self._moved.set()
-        while not self._verified or self._applied[partition].seq < seq:
+        if not self._has(partition, seq):
+            self._urgent.set()
+            self._moved.set()
+        while not self._has(partition, seq):
             if partition in self._damaged:
                 raise self._damaged[partition]
             if self._ended:
                 raise FollowerEnded(f"partition {partition}, batch {seq} is not applied")
             await self._round_over.wait()
+
+    def _has(self, partition: int, seq: int) -> bool:
+        return self._verified and self._applied[partition].seq >= seq
 
     async def run(self) -> None:
         """Follow until cancelled. Raises LogDamaged, LogFailed, and whatever the projection raises."""
@@ -187,9 +191,11 @@ class Follower:
         return [offered.popleft() for _ in range(min(len(offered), FOLLOW_BATCHES))]
 
     async def _pause(self) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(POLL_SECONDS):
-                await self._moved.wait()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(LINGER_SECONDS):
-                await self._urgent.wait()
+        if not self._moved.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(POLL_SECONDS):
+                    await self._moved.wait()
+        if not self._urgent.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LINGER_SECONDS):
+                    await self._urgent.wait()

@@ -13,6 +13,7 @@ from gateway.ids import RecentIds
 
 AHEAD_MS_MAX = 86_400_000  # a clock more than a day ahead is noticed by people
 AHEAD_IDS_MAX = 10_000  # more ids from the future than this, and all up to the newest of them are looked up
+FOUND_TOGETHER = 128  # looked up at a time: each comes with its record
 RECENT_BATCHES = 256  # read back at start, per partition: what retries of the last minutes may ask for
 SEARCH_BATCHES = 256  # read at a time: at most about 20 MB
 
@@ -130,11 +131,11 @@ async def add_ids_ahead(recent: RecentIds, ledger: Ledger, index: RedemptionInde
     """Add what tills with fast clocks used before `floor_ms`; from then on memory can tell what is new."""
     try:
         ahead = await ledger.ids_dated(index, floor_ms, now_ms + AHEAD_MS_MAX)
-        for redemption_id in ahead:
-            if recent.get(redemption_id) is None:
-                claim_id = await ledger.claim_id_of(redemption_id)
-                if claim_id is not None:
-                    recent.put(redemption_id, claim_id, now_ms)
+        for first in range(0, len(ahead), FOUND_TOGETHER):
+            unknown = [one for one in ahead[first : first + FOUND_TOGETHER] if recent.get(one) is None]
+            for redemption_id, found in (await ledger.find_many(unknown)).items():
+                if found.record.campaign and recent.get(redemption_id) is None:
+                    recent.put(redemption_id, found.record.claim_id, now_ms)
     except (LogDamaged, LogLost):  # the damaged partition halts when it is asked; until then, every id is looked up
         return
     newest_ms = int.from_bytes(ahead[-1][:6], "big") if len(ahead) == AHEAD_IDS_MAX else floor_ms

@@ -258,7 +258,7 @@ async def fold_log(
 
     Raises LogDamaged, LogFailed, LogLost.
     """
-    fold = BulkFold(partition)
+    fold = BulkFold(partition, is_counting=False)
     head = await log.head(partition)
     while fold.head.seq < head.seq:
         batches = await _read(log, partition, fold.head.seq + 1, READ_BATCHES)

@@ -4,9 +4,10 @@ import random
 from collections.abc import Callable
 from typing import Protocol
 
+from sim.chance import Pace
 from sim.gateways import Gateway, Surroundings
 from sim.loop import Owner, SimLoop
-from sim.models import LogStore, Note, Pace, ValkeyHost
+from sim.models import LogStore, Note, ValkeyHost
 from sim.operator_desk import Operator
 from sim.terminals import Terminal
 from sim.valkey_model import ModelValkey
@@ -192,7 +193,7 @@ class Faults:
         host.server.append_only = False
         for partition in range(store.partitions):
             chain = store.chains[partition]
-            fold = BulkFold(partition)
+            fold = BulkFold(partition, is_counting=False)
             for batch in chain[: self._choose.randint(0, len(chain))]:
                 fold.apply(batch)
             if fold.head.seq:

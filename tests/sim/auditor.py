@@ -101,9 +101,21 @@ def _body_of(wish: Any) -> Any:
     return (wish.terminal, wish.code, wish.body.merchant_ref)
 
 
+class Where:
+    """Which answer a violation is about; put into words only if there is one."""
+
+    __slots__ = ("told",)
+
+    def __init__(self, told: Any) -> None:
+        self.told = told
+
+    def __str__(self) -> str:
+        told = self.told
+        return f"{told.verdict} told to till {told.wish.terminal} at {told.at_s:.6f} by {told.by}, {told.place}"
+
+
 def _check_place(book: Book, told: Any, misused: set[bytes]) -> Iterator[str]:
-    wish, row = told.wish, book.rows.get(told.place)
-    where = f"{told.verdict} told to till {wish.terminal} at {told.at_s:.6f} by {told.by}, {told.place}"
+    wish, row, where = told.wish, book.rows.get(told.place), Where(told)
     if row is None or (row.redemption_id, row.terminal, row.verdict) != (_id_of(wish), wish.terminal, told.verdict):
         yield f"R2: {where}: the log has no such answer there"
         return
@@ -133,24 +145,19 @@ def _before(earlier: Row | None, row: Row) -> bool:
     return earlier is not None and earlier.place <= row.place
 
 
-def _check_undone(book: Book, told: Any, row: Row, where: str) -> Iterator[str]:
+def _check_undone(book: Book, told: Any, row: Row, where: Where) -> Iterator[str]:
     if not _before(book.undone.get(row.claim), row) and not _before(book.lost.get(row.claim), row):
         yield f"R2: {where}: no reversal of it in the log"
     target = told.wish.of
-    stands = [
-        page.holder
-        for voucher, page in book.pages.items()
-        if page.holder is not None and page.holder.kind == "R" and voucher == target.voucher
-    ]
-    for holder in stands:
-        row = book.accepted[holder.claim]
+    page = book.pages.get(target.voucher)
+    if page is not None and page.holder is not None and page.holder.kind == "R":
+        row = book.accepted[page.holder.claim]
         if (row.redemption_id, row.terminal) == (_id_of(target), target.terminal):
             yield f"R3: {where}: the redemption it undid still stands at {row.place}"
 
 
 def _check_absence(evidence: Evidence, told: Any) -> Iterator[str]:
-    wish = told.wish
-    where = f"{told.verdict} told to till {wish.terminal} at {told.at_s:.6f} by {told.by}, {told.place}"
+    wish, where = told.wish, Where(told)
     if _is_reversal(wish):
         if told.verdict == NOT_FOUND and any(
             other.wish is wish.of and other.verdict in (ACCEPTED, REPEATED) and other.at_s < wish.first_sent_s
@@ -173,10 +180,10 @@ def _check_absence(evidence: Evidence, told: Any) -> Iterator[str]:
 
 def _check_pause(deeds: Sequence[Any], told: Any) -> Iterator[str]:
     wish = told.wish
-    if _is_reversal(wish) or told.as_fact:
+    if _is_reversal(wish) or told.as_fact or told.verdict not in (ACCEPTED, PAUSED, CLOSED):
         return
     campaign = wish.voucher[0] if wish.voucher else TYPED_CAMPAIGN
-    where = f"{told.verdict} told to till {wish.terminal} at {told.at_s:.6f} by {told.by}, {told.place}"
+    where = Where(told)
     steps = [deed for deed in deeds if deed.campaign == campaign and deed.what in ("pause", "resume", "close")]
     if told.verdict == ACCEPTED:
         known = [
@@ -243,7 +250,7 @@ def _check_facts(book: Book, evidence: Evidence, misused: set[bytes]) -> Iterato
             yield f"R10: the conflict at {conflict.place} names terminal {conflict.terminal}"
     for told in evidence.history:
         wish = told.wish
-        where = f"{told.verdict} told to till {wish.terminal} at {told.at_s:.6f} by {told.by}, {told.place}"
+        where = Where(told)
         if told.verdict in (CONFLICT, CONFLICT_AGAIN) and _id_of(wish) not in lost_rows:
             yield f"R10: {where}: the log has no such conflict"
         if not wish.is_fact or not told.as_fact or _id_of(wish) in misused:

@@ -1,5 +1,6 @@
 """The auditor's book: the log read in the plainest words, a page a voucher. Shares no product code."""
 
+import struct
 from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +12,7 @@ ACCEPTED, TOMBSTONED, REPEATED, REVERSED, CONFLICT, CONFLICT_AGAIN = 0, 1, 2, 3,
 VOIDED, TAKEN, WORN_OUT = 20, 21, 22
 CONTROL = 0xFFFF
 SETTLED_MAX = 10
+RECORD = struct.Struct(">BBxxIQ16s16sI")  # what is looked at of a record's 64 bytes
 
 
 class Row(msgspec.Struct):
@@ -157,18 +159,9 @@ class Book:
 
 def _rows(partition: int, chain: list[Any]) -> Iterator[Row]:
     for batch in chain:
-        payload, number = batch.payload, lambda a, b, of: int.from_bytes(of[a:b], "big")
-        for index in range(number(4, 8, payload)):
-            at = payload[16 + 64 * index : 80 + 64 * index]
-            yield Row(
-                place=(partition, batch.seq, index),
-                op=at[0],
-                static=at[1],
-                campaign=number(4, 8, at),
-                serial=number(8, 16, at),
-                redemption_id=at[16:32],
-                claim=at[32:48],
-                terminal=number(48, 52, at),
-                at_ms=number(8, 16, payload),
-                verdict=batch.verdicts[index],
-            )
+        payload = batch.payload
+        count, at_ms = int.from_bytes(payload[4:8], "big"), int.from_bytes(payload[8:16], "big")
+        for index in range(count):
+            op, static, campaign, serial, redemption_id, claim, terminal = RECORD.unpack_from(payload, 16 + 64 * index)
+            place, verdict = (partition, batch.seq, index), batch.verdicts[index]
+            yield Row(place, op, static, campaign, serial, redemption_id, claim, terminal, at_ms, verdict)

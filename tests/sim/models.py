@@ -5,39 +5,30 @@ effect in order, and their answers come in order. That, and the faults, is where
 """
 
 import asyncio
-import math
 import random
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import hiredis
 from redis.exceptions import ConnectionError as ConnectionLost
 from redis.exceptions import RedisError
+from sim.chance import Pace
 from sim.loop import Owner, SimLoop
 from sim.valkey_model import ModelValkey
 
 from eventstore.events import REDEEM, REVERSE, IdReused, iter_records
 from eventstore.log import CONTROL, EMPTY_HEAD, AppendRefused, Batch, Head, LogFailed, check_join
 
-SLOW_ONE_IN = 40
-SLOW_TIMES = 30
 
+class Note(Protocol):
+    """Told of every event: what took effect on somebody. A request a gateway took, a function that Valkey carried out,
+    an append that landed, the answer to either at its gateway, a verdict at its till, a fault, a deed. What changes
+    nothing is none: a request sent away at the door, a look-up, a poll, an answer without a verdict."""
 
-class Pace:
-    """How long things take: exponential around `typical_s`, with a slow one now and then."""
-
-    def __init__(self, choose: random.Random, typical_s: float) -> None:
-        self._random, self.typical_s = choose.random, typical_s
-
-    def delay_s(self) -> float:
-        chance = self._random()
-        delay_s = -math.log(1.0 - chance) * self.typical_s
-        return delay_s * SLOW_TIMES if self._random() * SLOW_ONE_IN < 1 else delay_s
-
-
-Note = Callable[[str, object, Owner | None], None]
-"""Told of every effective event: what kind, particulars for the trace, and whose doing it was (None: the caller's)."""
+    def __call__(self, kind: str, particulars: object, who: Owner | None, times: int = 1) -> None:
+        """Its kind, particulars for the trace, whose doing it was (None: the caller's), how many of it."""
+        ...
 
 
 class ValkeyHost:
@@ -53,7 +44,7 @@ class ValkeyHost:
         if self.paused:
             self._waiting.append((line, args))
         elif self.up and line in self.lines:
-            line.answer(self._execute(args, line.owner))
+            line.answer(self._execute(args, line.owner), args[0])
 
     def _execute(self, args: list[bytes], owner: Owner) -> Any:
         try:
@@ -115,15 +106,17 @@ class Line:
                 return
         self._host.arrive(self, args)
 
-    def answer(self, reply: Any) -> None:
+    def answer(self, reply: Any, kind: bytes) -> None:
         if self.broken or self.black:
             return
         loop = self._host.loop
         self._replies_s = max(self._replies_s, loop.now_s + self._host.pace.delay_s())
-        loop.at(self._replies_s, self.owner, self._deliver, reply)
+        loop.at(self._replies_s, self.owner, self._deliver, reply, kind)
 
-    def _deliver(self, reply: Any) -> None:
+    def _deliver(self, reply: Any, kind: bytes) -> None:
         if not (self.broken or self.black):
+            if kind == b"FCALL":
+                self._host.note("reply", (), self.owner)
             self._connection.take(self, reply)
 
     def cut(self, arriving: int) -> None:
@@ -137,8 +130,8 @@ class Line:
 class ModelConnection:
     """What gateway.pipe uses of the client library's connection, and its habit of connecting anew by itself."""
 
-    def __init__(self, host: Callable[[], ValkeyHost], owner: Owner) -> None:
-        self._host, self._owner = host, owner
+    def __init__(self, loop: SimLoop, host: Callable[[], ValkeyHost], owner: Owner) -> None:
+        self._loop, self._host, self._owner = loop, host, owner
         self._line: Line | None = None
         self._replies: deque[Any] = deque()
         self._reader: asyncio.Future[None] | None = None
@@ -150,7 +143,7 @@ class ModelConnection:
 
     async def connect(self) -> None:
         host = self._host()
-        await asyncio.sleep(host.pace.delay_s())
+        await host.loop.sleep(host.pace.delay_s())
         if not host.up or host is not self._host():
             raise ConnectionLost("connection refused")
         self._line = Line(host, self._owner, self)
@@ -170,7 +163,7 @@ class ModelConnection:
 
     async def read_response(self, disable_decoding: bool) -> Any:
         while not self._replies:
-            self._reader = asyncio.get_running_loop().create_future()
+            self._reader = asyncio.Future(loop=self._loop)
             await self._reader
         reply = self._replies.popleft()
         if isinstance(reply, ConnectionLost):
@@ -241,9 +234,9 @@ class ModelLog:
             raise LogFailed("the disk failed before")
         if self._random() < 0.5:
             found = look()
-            await asyncio.sleep(self._pace.delay_s())
+            await self._loop.sleep(self._pace.delay_s())
             return found
-        await asyncio.sleep(self._pace.delay_s())
+        await self._loop.sleep(self._pace.delay_s())
         return look()
 
     async def append(self, batches: Sequence[Batch]) -> None:
@@ -251,7 +244,7 @@ class ModelLog:
             return
         if self.failed:
             raise LogFailed("the disk failed before")
-        answered: asyncio.Future[None] = self._loop.create_future()
+        answered: asyncio.Future[None] = asyncio.Future(loop=self._loop)
         lands_s = max(self._lands_s.get(batches[0].partition, 0.0), self._loop.now_s + self._pace.delay_s())
         if self._random() < self.repeats:
             self._loop.at(lands_s, self._loop.world, self._land, batches, None)
@@ -273,24 +266,24 @@ class ModelLog:
         if self.failed:
             outcome, self.fails_next = LogFailed("input/output error"), None
         if answered is not None:
-            self._loop.at(self._loop.now_s + self._pace.delay_s(), self._owner, _settle, answered, outcome)
+            self._loop.at(self._loop.now_s + self._pace.delay_s(), self._owner, self._settle, answered, outcome)
+
+    def _settle(self, answered: asyncio.Future[None], outcome: Exception | None) -> None:
+        self._note("appended", (), self._owner)
+        if outcome is None:
+            answered.set_result(None)
+        else:
+            answered.set_exception(outcome)
 
     async def close(self) -> None:
         pass
 
 
-def _settle(answered: asyncio.Future[None], outcome: Exception | None) -> None:
-    if outcome is None:
-        answered.set_result(None)
-    else:
-        answered.set_exception(outcome)
-
-
 class ModelIndex:
     """The redemption index in memory; it outlives its gateway as a file would."""
 
-    def __init__(self, pace: Pace, partitions: int) -> None:
-        self._pace = pace
+    def __init__(self, loop: SimLoop, pace: Pace, partitions: int) -> None:
+        self._loop, self._pace = loop, pace
         self.checkpoint: Mapping[int, Head] = dict.fromkeys(range(partitions), EMPTY_HEAD)
         self._applied = dict(self.checkpoint)
         self._places: dict[bytes, tuple[bool, tuple[int, int, int]]] = {}
@@ -301,7 +294,7 @@ class ModelIndex:
         return self
 
     async def apply(self, partition: int, batches: Sequence[Batch]) -> None:
-        await asyncio.sleep(self._pace.delay_s())
+        await self._loop.sleep(self._pace.delay_s())
         reused = []
         for batch in batches:
             for index, record in enumerate(iter_records(batch.payload)):
@@ -322,15 +315,15 @@ class ModelIndex:
         self._applied = dict.fromkeys(self._applied, EMPTY_HEAD)
 
     async def ids_dated(self, after_ms: int, until_ms: int, limit: int) -> list[bytes]:
-        await asyncio.sleep(self._pace.delay_s())
+        await self._loop.sleep(self._pace.delay_s())
         dated = sorted(key for key in self._places if key[6] & 0xF0 == 0x70)
         return [key for key in dated if after_ms < int.from_bytes(key[:6], "big") <= until_ms][:limit]
 
     async def find_many(self, redemption_ids: Sequence[bytes]) -> dict[bytes, tuple[int, int, int]]:
-        await asyncio.sleep(self._pace.delay_s())
+        await self._loop.sleep(self._pace.delay_s())
         return {name: self._places[name][1] for name in redemption_ids if name in self._places}
 
     async def find(self, redemption_id: bytes) -> tuple[int, int, int] | None:
-        await asyncio.sleep(self._pace.delay_s())
+        await self._loop.sleep(self._pace.delay_s())
         known = self._places.get(redemption_id)
         return None if known is None else known[1]

@@ -1,69 +1,32 @@
 """Runs the simulator: many seeds, or one with its trace.
 
 python tests/sim/run.py --seeds 2000            2,000 seeds on all cores; fails on a violation or an unhit branch
+python tests/sim/run.py --seeds 200000 --minutes 60 --done build/sim.json    for an hour; the same again goes on there
 python tests/sim/run.py --seed 17 --trace       one seed, every event of it
 python tests/sim/run.py --planted               every planted bug, with the seed and the CPU time that found it
 """
 
 import argparse
+import math
 import os
 import sys
 import time
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Mapping
 from pathlib import Path
-
-import msgspec
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]  # as a script it has neither; an editable install has the first
 
+from sim.many import Report, read_done, run_many, write_done  # noqa: E402
 from sim.planted import Hunt, bugs, hunt  # noqa: E402
-from sim.world import Outcome, run_chunk, run_seed  # noqa: E402
+from sim.world import run_seed  # noqa: E402
 
 from gateway.recovery import Branch  # noqa: E402
 
 EVENTS = 1500  # effective events of a run before it calms down
-CHUNK = 20  # seeds a worker takes at a time
-SEEDS_FOR_ALL_BRANCHES = 100  # with fewer a branch may be missed by chance
 PLANTED_SEEDS, PLANTED_EVENTS, PLANTED_S = range(1, 1000), 1000, 30.0
 SHOWN_MAX = 10
-
-
-class Report(msgspec.Struct):
-    """What many runs showed together."""
-
-    runs: int = 0
-    events: int = 0
-    virtual_s: float = 0.0
-    branches: Counter[str] = msgspec.field(default_factory=Counter)
-    failures: list[tuple[int, str]] = []
-
-    def add(self, outcome: Outcome) -> None:
-        self.runs += 1
-        self.events += outcome.events
-        self.virtual_s += outcome.virtual_s
-        self.branches.update(outcome.branches)
-        if outcome.violations:
-            self.failures.append((outcome.seed, outcome.violations[0]))
-
-    def unhit(self) -> list[str]:
-        """Branches of recovery that so many runs should have gone through, and did not."""
-        expected = Branch if self.runs >= SEEDS_FOR_ALL_BRANCHES else ()
-        return [branch.value for branch in expected if not self.branches[branch.value]]
-
-
-def run_many(seeds: Sequence[int], events: int, workers: int) -> Report:
-    """All seeds, over `workers` processes."""
-    report = Report()
-    chunks = [seeds[start : start + CHUNK] for start in range(0, len(seeds), CHUNK)]
-    with ProcessPoolExecutor(workers) as pool:
-        results: Iterable[list[Outcome]] = pool.map(run_chunk, chunks, [events] * len(chunks))
-        for outcomes in results:
-            for outcome in outcomes:
-                report.add(outcome)
-    return report
+TOLD_EVERY_S = 10.0  # how far it is, and the file of what was done
 
 
 def hunt_all() -> list[Hunt]:
@@ -86,19 +49,57 @@ def _one(seed: int, events: int, traced: bool) -> int:
     return 1 if outcome.violations else 0
 
 
-def _hits(branches: Counter[str]) -> str:
-    return ", ".join(f"{branch.value} {branches[branch.value]}" for branch in Branch)
+def _hits(branches: Mapping[str, int]) -> str:
+    return ", ".join(f"{branch.value} {branches.get(branch.value, 0)}" for branch in Branch)
 
 
-def _many(first: int, seeds: int, events: int, workers: int) -> int:
-    began = time.monotonic()
-    report = run_many(range(first, first + seeds), events, workers)
-    took_s = time.monotonic() - began
+class _Progress:
+    """Says now and then how far it is, and writes down what was done."""
+
+    def __init__(self, seeds: int, events: int, done: Path | None, before: Report) -> None:
+        self._seeds, self._events, self._done = seeds, events, done
+        self._began_s = self._told_s = time.monotonic()
+        self._runs_before = before.runs
+
+    def __call__(self, report: Report) -> None:
+        now_s = time.monotonic()
+        if now_s - self._told_s < TOLD_EVERY_S:
+            return
+        self._told_s = now_s
+        a_second = (report.runs - self._runs_before) / (now_s - self._began_s)
+        left_min = (self._seeds - report.runs) / a_second / 60
+        sys.stderr.write(
+            f"{report.runs} of {self._seeds} seeds, {a_second:.1f} a second, {len(report.failures)} failed, "
+            f"{left_min:.0f} min left\n"
+        )
+        self.keep(report)
+
+    def keep(self, report: Report) -> None:
+        if self._done is not None:
+            write_done(self._done, report, self._events)
+
+
+def _many(first: int, seeds: int, events: int, workers: int, minutes: float, done: Path | None) -> int:
+    report = Report(first) if done is None else read_done(done, first, events)
+    if isinstance(report, str):
+        _say(report)
+        return 2
+    progress = _Progress(seeds, events, done, report)
+    try:
+        run_many(report, seeds, events, workers, minutes * 60, progress)
+    except KeyboardInterrupt:
+        _say("stopped")
+    progress.keep(report)
+    return _sum_up(report, seeds)
+
+
+def _sum_up(report: Report, seeds: int) -> int:
     for seed, violation in report.failures[:SHOWN_MAX]:
         _say(f"seed {seed}: {violation}\n  again, with its trace: python tests/sim/run.py --seed {seed} --trace")
     _say(
-        f"{report.runs} seeds, {report.events} events, {report.virtual_s:.0f} s of virtual time in {took_s:.1f} s: "
-        f"{report.events / took_s:.0f} events/s; {len(report.failures)} seeds failed"
+        f"{report.runs} of {seeds} seeds, {report.events} events, {report.virtual_s:.0f} s of virtual time in "
+        f"{report.seconds:.1f} s: {report.events / max(report.seconds, 0.001):.0f} events/s; "
+        f"{len(report.failures)} seeds failed"
     )
     _say(f"recovery branches: {_hits(report.branches)}")
     for branch in report.unhit():
@@ -119,6 +120,8 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=2000, help="how many seeds to run")
     parser.add_argument("--first", type=int, default=0, help="the first of them")
     parser.add_argument("--events", type=int, default=EVENTS, help="effective events a run, before it calms down")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin no more seeds after this long")
+    parser.add_argument("--done", type=Path, help="a file of what was done: the next run with it goes on there")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--seed", type=int, help="run this one only")
     parser.add_argument("--trace", action="store_true", help="print its events")
@@ -128,7 +131,7 @@ def main() -> int:
         return _planted()
     if chosen.seed is not None:
         return _one(chosen.seed, chosen.events, chosen.trace)
-    return _many(chosen.first, chosen.seeds, chosen.events, chosen.workers)
+    return _many(chosen.first, chosen.seeds, chosen.events, chosen.workers, chosen.minutes, chosen.done)
 
 
 if __name__ == "__main__":

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
+from sim.chance import Pace
 from sim.deployment import BASE_MS, ISSUED, TYPED_CODES, signed_code
 from sim.gateways import Gateway
 from sim.loop import SimLoop
-from sim.models import Note, Pace
+from sim.models import Note
 from sim.operator_desk import Operator
 
 from gateway.lane import Asked
@@ -20,6 +21,8 @@ NEWS_FROM = 0.85  # the chance above which the newest codes are tried
 FACT_SHARE = 0.1  # of scans are accepted without a connection
 LATE_S_MAX = 3.0  # after which the line is back and they are told
 OPEN_MAX = 8  # unanswered requests at which the cashier stops scanning
+PATIENCE_S_MAX = 0.5  # a till waits twice as long each time, up to this
+TOGETHER_SHARE = 0.7  # of the times a till asks again it puts what is of one kind into one message
 
 
 class Wish(msgspec.Struct, eq=False):
@@ -63,6 +66,7 @@ class Shop(Protocol):
     history: list[Told]
     operator: Operator
     sold: int
+    events: int
 
     def some_gateway(self) -> Gateway | None: ...
 
@@ -74,16 +78,20 @@ class Terminal:
         self._shop, self.number = shop, number
         self.journal: list[Wish] = []
         self.open: set[Wish] = set()
+        self._stranded: dict[Wish, None] = {}  # to be asked as soon as there is a gateway
         self._life = 0
         self._is_down = False
         self._patience_s = 40 * shop.pace.typical_s + 0.05
 
     # --- what it does ---
 
+    @property
+    def is_free(self) -> bool:
+        """Whether a cashier may do something here now."""
+        return not self._is_down and len(self.open) <= OPEN_MAX
+
     def act(self) -> None:
-        """One thing a till may do next."""
-        if self._is_down or len(self.open) > OPEN_MAX:
-            return
+        """One thing a till may do next, if it may do anything (`is_free`)."""
         chance = self._shop.choose.random()
         if chance < 0.6 or not self.journal:
             self._scan()
@@ -197,21 +205,29 @@ class Terminal:
             if wish.first_sent_s is None:
                 wish.first_sent_s = loop.now_s
         gateway = shop.some_gateway()
-        if gateway is not None and shop.choose.random() >= shop.lost_share:
+        if gateway is None:
+            self._stranded.update(dict.fromkeys(wishes))
+            return
+        if shop.choose.random() >= shop.lost_share:
             copies = 2 if shop.choose.random() < shop.doubled_share else 1
             for _ in range(copies):
                 arrives_s = loop.now_s + shop.pace.delay_s()
                 loop.at(arrives_s, gateway.owner, self._arrive, gateway, wishes, self._life, loop.now_s, is_fact)
-        loop.at(loop.now_s + self._patience_s, loop.world, self._timed_out, [(wish, wish.sends) for wish in wishes])
+        patience_s = min(self._patience_s * 2 ** min(wishes[0].sends - 1, 6), max(self._patience_s, PATIENCE_S_MAX))
+        loop.at(loop.now_s + patience_s, loop.world, self._timed_out, [(wish, wish.sends) for wish in wishes])
 
     def _arrive(self, gateway: Gateway, wishes: Sequence[Wish], life: int, sent_s: float, as_fact: bool) -> None:
         """The message reaches the gateway; runs as the gateway."""
         shop = self._shop
         if not gateway.is_up:
             return
-        shop.note("tell" if as_fact else "ask", (self.number, gateway.owner.name, [w.body for w in wishes]), None)
+        particulars = (self.number, gateway.owner.name, [wish.body for wish in wishes])
+        shop.note("tell" if as_fact else "ask", particulars, None, len(wishes))
+        is_arriving = True
 
         def done(asked: Asked) -> None:
+            if is_arriving and asked.codes.count(UNRESOLVED) == len(asked.codes):
+                shop.events -= len(wishes)  # sent away at the door: nothing happened
             if shop.choose.random() >= shop.lost_share:
                 arrives_s = shop.loop.now_s + shop.pace.delay_s()
                 by = gateway.owner.name
@@ -224,12 +240,16 @@ class Terminal:
             gateway.reverse(self.number, [wish.body for wish in wishes if isinstance(wish.body, Reverse)], done)
         else:
             gateway.redeem(self.number, [wish.body for wish in wishes if isinstance(wish.body, Redeem)], done)
+        is_arriving = False
 
     def _answered(self, asked: Asked, wishes: Sequence[Wish], life: int, by: str, sent_s: float, as_fact: bool) -> None:
         if life != self._life:
             return
         shop = self._shop
-        shop.note("answer", (self.number, by, bytes(asked.codes), asked.places), None)
+        verdicts = len(asked.codes) - asked.codes.count(UNRESOLVED)
+        if not verdicts:
+            return  # it is asked again when its time is over
+        shop.note("answer", (self.number, by, bytes(asked.codes), asked.places), None, verdicts)
         for first, partition, seq, index, count in asked.places:
             for number in range(first, first + count):
                 verdict, wish = asked.codes[number], wishes[number]
@@ -249,14 +269,27 @@ class Terminal:
             self.ask_again([wish for wish, sends in sent if wish in self.open and wish.sends == sends])
 
     def ask_again(self, wishes: Sequence[Wish]) -> None:
-        """Unanswered requests, each by itself: they may have been answered in part."""
+        """Unanswered requests, each by itself or all of a kind together: they may have been answered in part."""
+        if not wishes:
+            return
+        together = self._shop.choose.random() < TOGETHER_SHARE
+        groups: dict[object, list[Wish]] = {}
         for wish in dict.fromkeys(wishes):
-            self._send([wish])
+            groups.setdefault((type(wish.body), wish.is_fact) if together else id(wish), []).append(wish)
+        for group in groups.values():
+            self._send(group)
+
+    def line_is_back(self) -> None:
+        """A gateway is ready again: everything that waits for one is sent."""
+        if self._stranded and not self._is_down:
+            stranded, self._stranded = self._stranded, {}
+            self.ask_again([wish for wish in stranded if wish in self.open])
 
     def crash(self) -> None:
         """Lose what was on the way; the journal stays."""
         self._life += 1
         self._is_down = True
+        self._stranded.clear()
 
     def restart(self) -> None:
         """Come back with the journal: ask for everything that has no answer."""

@@ -6,12 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from sim.many import Report, read_done, run_many, write_done
 from sim.planted import Bug, bugs, hunt
-from sim.run import EVENTS, PLANTED_EVENTS, PLANTED_SEEDS, Report
+from sim.run import EVENTS, PLANTED_EVENTS, PLANTED_SEEDS
 from sim.world import run_chunk, run_seed
 
-SEEDS = range(120)  # about 20 s on one core
-PARTS = 4  # so that no test comes near its time-out
+SEEDS = range(200)  # about 20 s on one core
+PARTS = 5  # so that no test comes near its time-out
 HUNT_S = 20.0  # of CPU time; most are found within one second, all within five
 
 _report = Report()
@@ -25,6 +26,25 @@ def test_no_seed_breaks_an_invariant(part: int) -> None:
     broken = {outcome.seed: outcome.violations for outcome in outcomes if outcome.violations}
     assert not broken, "replay with: python tests/sim/run.py --seed N --trace"
     assert all(outcome.events >= EVENTS or outcome.branches["halt"] for outcome in outcomes)
+
+
+def test_a_run_of_many_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
+    done, events = tmp_path / "done.json", 100
+    whole, half = Report(3), Report(3)
+    run_many(whole, 24, events, 2, 600.0)
+    run_many(half, 20, events, 1, 600.0)
+    write_done(done, half, events)
+    rest = read_done(done, 3, events)
+    assert isinstance(rest, Report)
+    run_many(rest, 24, events, 2, 600.0)
+    assert (rest.runs, rest.events, rest.branches) == (whole.runs, whole.events, whole.branches)
+    assert "other --events" in str(read_done(done, 3, events + 1))
+
+
+def test_a_run_of_many_begins_nothing_when_its_time_is_over() -> None:
+    report = Report()
+    run_many(report, 10, 100, 1, 0.0)
+    assert report.runs == 0
 
 
 def test_every_branch_of_recovery_was_gone_through() -> None:

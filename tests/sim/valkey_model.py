@@ -5,7 +5,6 @@ its append-only file is this one with its last writes undone. The claim function
 gateway/claim.lua; tests/contract/test_model_arbiter.py holds the two against each other, reply for reply.
 """
 
-import copy
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -31,6 +30,18 @@ _ids = itertools.count(1)
 def _fresh_id() -> bytes:
     """Never the same again; nothing of a run depends on which."""
     return b"%040x" % next(_ids)
+
+
+def _copied(value: Any, known: dict[int, Table]) -> Any:
+    """A table with all in it; the same table is the same copy each time, as the notes of the history name tables."""
+    if not isinstance(value, dict):
+        return value
+    twin = known.get(id(value))
+    if twin is None:
+        twin = known[id(value)] = {}
+        for key, held in value.items():
+            twin[key] = _copied(held, known)
+    return twin
 
 
 class ModelValkey:
@@ -113,8 +124,10 @@ class ModelValkey:
     def copied(self) -> "ModelValkey":
         """A replica, complete at this moment, which can be taken back like its original."""
         twin = ModelValkey(self._trims)
-        parts = (self.strings, self.hashes, self.streams, self.newest, self._undo)  # together: the notes name tables
-        twin.strings, twin.hashes, twin.streams, twin.newest, twin._undo = copy.deepcopy(parts)
+        known: dict[int, Table] = {}
+        tables = (_copied(table, known) for table in (self.strings, self.hashes, self.streams, self.newest))
+        twin.strings, twin.hashes, twin.streams, twin.newest = tables
+        twin._undo = [(at, _copied(table, known), key, _copied(old, known)) for at, table, key, old in self._undo]
         twin.loaded, twin.writes = self.loaded, self.writes
         twin.append_only, twin.former = self.append_only, self.replid
         return twin

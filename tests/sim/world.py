@@ -1,7 +1,6 @@
 """One seeded run: two gateways, tills and an operator over one Valkey and one log, faults, calm, and an audit."""
 
 import gc
-import random
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -9,11 +8,12 @@ from typing import Any
 import msgspec
 from sim import valkey_model
 from sim.auditor import Evidence, audit
+from sim.chance import Chance, Pace
 from sim.deployment import ISSUED, TERMINALS, control_batches
 from sim.faults import Faults
 from sim.gateways import Gateway, Surroundings
 from sim.loop import Owner, SimLoop
-from sim.models import LogStore, ModelConnection, ModelIndex, Pace, ValkeyHost
+from sim.models import LogStore, ModelConnection, ModelIndex, ValkeyHost
 from sim.operator_desk import Operator
 from sim.terminals import Terminal, Told
 from sim.valkey_model import ModelValkey
@@ -25,16 +25,21 @@ from gateway import ids, lane, loading, recovery
 from gateway.recovery import Branch, PartitionHalted, Recovered
 
 GATEWAYS = 2
-COLLECT_EVERY = 8  # runs: some 50 MB
+COLLECT_EVERY = 4  # runs: some 20 MB
 CALM_S_MAX = 15.0  # within this, after the last fault, everything must have been answered
 OPERATOR_SHARE = 0.03  # of what happens
+STRIKES_PER_S = 0.2  # of virtual time, whatever happens
+SPLITS_PER_S = 1.0  # where that is what a seed looks for
+BALANCER_LATE_SHARE = 0.1
+ALL_BUSY_S = 0.1  # between two looks whether a till is free again
+ACT_EVERY_S_MAX = 0.03  # more than that, and a run's time goes into gateways that look whether there is news
 STILL_S = 1.5  # nothing happened for so long: nothing is on its way
 RUN_S_MAX = 300.0  # of virtual time; a run that has not had its events by then is stuck
 APPEND_ONLY_SHARE = 0.4  # of the seeds: Valkey keeps a file, and is rebuilt after each start
 BACKUP_ONE_IN = 12  # seeds in which the log is restored from a backup
 AMBUSH_CHANCE = {  # of a fault at the very moment of an operation
     "claim_1": 0.05,
-    "append": 0.03,
+    "append": 0.06,
     "restore_1": 0.1,
     "load_wipe_1": 0.2,
     "load_1": 0.1,
@@ -49,6 +54,7 @@ KNOBS: tuple[tuple[Any, str, tuple[int, ...]], ...] = (  # limits that a short r
     (ids, "GENERATION_IDS", (24, ids.GENERATION_IDS)),
     (loading, "LOAD_FIELDS_MAX", (1, loading.LOAD_FIELDS_MAX)),
     (valkey_model, "SCAN_KEYS", (1, valkey_model.SCAN_KEYS)),
+    (valkey_model, "TRIM_EVERY", (2, valkey_model.TRIM_EVERY)),
     (recovery, "REPLAY_BATCHES_MAX", (3, recovery.REPLAY_BATCHES_MAX)),
     (lane, "RECORDS_PER_BATCH_MAX", (3, lane.RECORDS_PER_BATCH_MAX)),
 )
@@ -70,7 +76,7 @@ class World:
 
     def __init__(self, seed: int, *, traced: bool, focus: str | None = None) -> None:
         self.seed = seed
-        self.choose = choose = random.Random(seed)
+        self.choose = choose = Chance(seed)
         self.loop = SimLoop(self._on_error)
         self.pace = Pace(choose, choose.choice((0.0002, 0.0005, 0.001, 0.004)))
         self._log_pace = Pace(choose, min(0.01, self.pace.typical_s * choose.choice((1, 4, 20))))
@@ -100,10 +106,11 @@ class World:
         self.misuse_share = choose.choice((0.02, 0.15))
         drawn = choose.choice(FOCUSES)
         self.focus = drawn if focus is None else focus
-        self._fault_share = choose.choice((0.01, 0.03, 0.1))  # of what happens
-        self._act_every_s = self.pace.typical_s * choose.choice((1, 3, 10, 40))
+        self._strikes_per_s = SPLITS_PER_S if self.focus == "split" else STRIKES_PER_S
+        self._fault_share = choose.choice((0.01, 0.02, 0.05))  # of what happens
+        self._act_every_s = min(ACT_EVERY_S_MAX, self.pace.typical_s * choose.choice((1, 3, 10, 40)))
         if self.focus == "pause":
-            self._fault_share, self._act_every_s = 0.05, 0.02
+            self._fault_share, self._act_every_s = 0.1, 0.02
         if self.focus == "split":
             self.host.server.append_only &= choose.random() < 0.5  # a rebuild after each start hides what a lag leaves
             self._fault_share, self._log_pace.typical_s = 0.0, self.pace.typical_s
@@ -130,8 +137,8 @@ class World:
             pace=self.pace,
             log_pace=self._log_pace,
             store=self.store,
-            index=ModelIndex(self.pace, self.store.partitions),
-            connector=lambda owner: lambda: ModelConnection(lambda: self._hosts[number], owner),
+            index=ModelIndex(self.loop, self.pace, self.store.partitions),
+            connector=lambda owner: lambda: ModelConnection(self.loop, lambda: self._hosts[number], owner),
             note=self.note,
             on_recovered=self._on_recovered,
             on_end=self._on_end,
@@ -151,10 +158,10 @@ class World:
 
     # --- what the parts tell ---
 
-    def note(self, kind: str, particulars: object, who: Owner | None) -> None:
-        owner = who or self.loop.owner
-        self.events += 1
+    def note(self, kind: str, particulars: object, who: Owner | None, times: int = 1) -> None:
+        self.events += times
         if self.trace is not None:
+            owner = who or self.loop.owner
             self.trace.append(f"{self.loop.now_s:10.6f} {owner.name:6} {kind} {particulars}")
         if kind == self._ambushed and who is not None and not self.calm and self.choose.random() < AMBUSH_CHANCE[kind]:
             self.faults.ambush(who)
@@ -178,6 +185,9 @@ class World:
                 self.violations.append(f"R8: {self.loop.owner.name} halted without a cause: {outcome}")
             return self.say(f"HALTED {outcome}")
         self.branches.update(outcome.branches)
+        if any(gateway.is_ready() for gateway in self.gateways):
+            for terminal in self.terminals:
+                self.loop.at(self.loop.now_s + self.pace.delay_s(), self.loop.world, terminal.line_is_back)
         return self.say(f"recovered {partition} {[str(branch) for branch in outcome.branches]} at {outcome.head.seq}")
 
     def _on_end(self, gateway: Gateway, why: str) -> None:
@@ -192,8 +202,10 @@ class World:
             self.gateways[number] = Gateway(self.around[number], self._lives[number])
 
     def some_gateway(self) -> Gateway | None:
-        gateway = self.choose.choice(self.gateways)
-        return gateway if gateway.is_alive else None
+        """Where a till's message goes: a balancer asks who is ready, and is behind the times now and then."""
+        is_late = self.choose.random() < BALANCER_LATE_SHARE
+        able = [gateway for gateway in self.gateways if (gateway.is_alive if is_late else gateway.is_ready())]
+        return self.choose.choice(able) if able else None
 
     # --- phases ---
 
@@ -220,20 +232,22 @@ class World:
     def _act(self) -> None:
         if self.calm:
             return
-        chance = self.choose.random()
+        chance, wait_s = self.choose.random(), self.choose.expovariate(1 / self._act_every_s)
+        free = [terminal for terminal in self.terminals if terminal.is_free]
         if chance < OPERATOR_SHARE:
             self.operator.act()
         elif chance < OPERATOR_SHARE + self._fault_share:
             self.faults.strike()
+        elif free:
+            self.choose.choice(free).act()
         else:
-            self.choose.choice(self.terminals).act()
-        wait_s = self.choose.expovariate(1 / self._act_every_s)
+            wait_s = max(wait_s, ALL_BUSY_S)
         self.loop.at(self.loop.now_s + wait_s, self.loop.world, self._act)
 
     def _strike(self) -> None:
         if not self.calm:
             self.faults.strike()
-            self.loop.at(self.loop.now_s + self.choose.expovariate(1.0), self.loop.world, self._strike)
+            self.loop.at(self.loop.now_s + self.choose.expovariate(self._strikes_per_s), self.loop.world, self._strike)
 
     def _calm_down(self) -> None:
         """No more faults: everything must be answered soon, and then Valkey must hold what the log says."""
@@ -303,12 +317,14 @@ def run_seed(seed: int, events: int, *, traced: bool = False, focus: str | None 
 def run_chunk(seeds: Sequence[int], events: int, focus: str | None = None) -> list[Outcome]:
     """Some runs, with the garbage collector held back: a world is one large cycle, dropped as a whole."""
     outcomes = []
+    gc.freeze()  # what was there before is not looked through each time
     gc.disable()
     try:
-        for seed in seeds:
+        for number, seed in enumerate(seeds, 1):
             outcomes.append(run_seed(seed, events, focus=focus))
-            if seed % COLLECT_EVERY == 0:
+            if number % COLLECT_EVERY == 0:
                 gc.collect()
     finally:
         gc.enable()
+        gc.unfreeze()
     return outcomes

@@ -47,9 +47,10 @@ Entry = Literal["typed", "foreign"]
 
 _SIGN_PERSON = b"tillgate-sign-1"
 _HASH_PERSON = b"tillgate-code-1"
-_SIGNED = struct.Struct(">2xB9s10s")  # 34 characters are 170 bits in 22 bytes: the prefix fills the first two
+_in_signed = struct.Struct(">2xB9s10s").unpack  # 34 characters are 170 bits in 22 bytes: the prefix fills the first two
 _MAC = struct.Struct(">QH")  # 64 bits, six pairs of characters and four bits; then 16 bits
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUV"
+_number = int.from_bytes  # found once, not for every scan
 _PAIRS = [a + b for a in _ALPHABET for b in _ALPHABET]
 
 # int() also reads underscores, signs, blanks and other scripts' digits: only this form may reach it.
@@ -160,13 +161,13 @@ class KeyRing:
         """campaign << 40 | serial of a clean signed code whose MAC is right; -1 for any other text (see `parse`)."""
         if _clean_signed(text) is None:
             return -1
-        spelled = int(text, 32).to_bytes(22, "big")
-        primed = self._primed[spelled[2]]
+        key_id, named, mac = _in_signed(int(text, 32).to_bytes(22, "big"))
+        primed = self._primed[key_id]
         if primed is None:
             return -1
-        state, named = primed.copy(), spelled[3:12]
+        state = primed.copy()
         state.update(named)
-        return int.from_bytes(named, "big") if compare_digest(state.digest(), spelled[12:]) else -1
+        return _number(named, "big") if compare_digest(state.digest(), mac) else -1
 
     def tag(self, text: str) -> int:
         """8 bytes of a keyed hash of any text: tells in the log whether two refused scans were the same."""
@@ -192,7 +193,7 @@ class KeyRing:
         return _minted(state, head, range(first_serial, first_serial + count))
 
     def _verify(self, text: str) -> Signed | Refused:
-        key_id, named, mac = _SIGNED.unpack(int(text, 32).to_bytes(22, "big"))
+        key_id, named, mac = _in_signed(int(text, 32).to_bytes(22, "big"))
         primed = self._primed[key_id]
         if primed is None:
             return self._no_key(key_id)
@@ -200,7 +201,7 @@ class KeyRing:
         state.update(named)
         if not compare_digest(state.digest(), mac):
             return Refused(Verdict.FORGED, "signature does not match")
-        both = int.from_bytes(named, "big")
+        both = _number(named, "big")
         return Signed(both >> 40, both & SERIAL_MAX)
 
     def _no_key(self, key_id: int) -> Refused:

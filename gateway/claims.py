@@ -96,7 +96,7 @@ class ValkeyArbiter:
 
     def __init__(self, valkey: Valkey, on_lost: Callable[[int], None], watch: "ClaimWatch | None" = None) -> None:
         self._valkey, self._is_cluster = valkey, isinstance(valkey, Cluster)
-        self._on_lost = on_lost
+        self.on_lost = on_lost
         self._watch = watch
         self._pipes: dict[int, Pipe] = {}
         self._homes: dict[int, Address | None] = {}  # where each pipe leads in a cluster
@@ -197,7 +197,7 @@ class ValkeyArbiter:
                 if doomed:
                     await self._call_beside(partition, "HDEL", key, *doomed)
         if self._is_cluster:
-            await self._find_whole(partition)  # else some keys were elsewhere, and were not looked at
+            await self.find_whole(partition)  # else some keys were elsewhere, and were not looked at
 
     async def _pages(self, partition: int, pattern: bytes) -> AsyncIterator[list[bytes]]:
         """The keys of a pattern, SCAN by SCAN."""
@@ -229,7 +229,7 @@ class ValkeyArbiter:
         role = await self._call(partition, "ROLE")
         if role[0] != b"master":
             raise ArbiterUnfit(f"role is {role[0].decode()}: connect to the primary")
-        is_empty = self._is_cluster and not await self._find_whole(partition)
+        is_empty = self._is_cluster and not await self.find_whole(partition)
         # A user without HDEL could not take back what a claim that fails has written: better refused here.
         await self._call(partition, "HDEL", voucher_key(partition, 0, 0), b"0")
         await self._install(partition)
@@ -240,7 +240,7 @@ class ValkeyArbiter:
         if is_empty:
             await self._believe(partition)
 
-    async def _find_whole(self, partition: int) -> bool:
+    async def find_whole(self, partition: int) -> bool:
         """Whether a partition has a state; raises ArbiterMoved if some of its keys are elsewhere, or may be.
 
         A call with two keys is refused while a slot is moved unless both are there, and of these two `load` is not.
@@ -275,7 +275,7 @@ class ValkeyArbiter:
         try:
             return await self._call(partition, *args)
         except ArbiterMoved:
-            self._on_lost(partition)  # or a partition that nobody claims on would stay lost for look-ups
+            self.on_lost(partition)  # or a partition that nobody claims on would stay lost for look-ups
             raise
 
     async def _open(self, partition: int) -> None:
@@ -294,7 +294,7 @@ class ValkeyArbiter:
             raise ArbiterLost(str(error) or f"{home} does not answer") from error
         except redis.exceptions.ResponseError as error:
             raise refusal_of(error) from error
-        self._pipes[partition] = Pipe(connection, lambda: self._on_lost(partition))
+        self._pipes[partition] = Pipe(connection, lambda: self.on_lost(partition))
         self._homes[partition] = home
 
     async def close(self) -> None:

@@ -10,7 +10,7 @@ the end, and each one begins with another node, so that a wrong one does not hav
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,10 +18,11 @@ import msgspec
 import redis.exceptions
 from redis.asyncio import Connection
 
-from gateway.pipe import LOST, ArbiterLost, ArbiterUnfit, connected
+from gateway.pipe import LOST, ArbiterLost, ArbiterMoved, ArbiterRefused, ArbiterUnfit, connected
 from gateway.slots import Address, Range, fields_of, nodes_in, range_of, ranges_of, slot_of
 
 ANSWER_S_MAX = 1.0  # a node's answer takes a millisecond; one that is paused takes the connection and says nothing
+WATCH_S = 0.5  # a partition is a call of 20 us; a move of any size takes longer
 NO_CLUSTER = "cluster support disabled"  # what a server that is not in cluster mode says to CLUSTER
 
 
@@ -79,6 +80,29 @@ class Cluster:
 
 Valkey = Callable[[], Connection] | Cluster
 """Where claims go: one server, as what makes an unconnected connection to it; or a cluster."""
+
+
+async def keep_watch(
+    find_whole: Callable[[int], Awaitable[bool]], on_moved: Callable[[int], None], partitions: int
+) -> None:
+    """Look at each partition every WATCH_S, until cancelled, whether it is whole where it was last found.
+
+    Claims would notice by themselves; but a move that is broken off while nobody claims must not go unseen.
+    """
+    known = set[int]()
+    while True:
+        await asyncio.sleep(WATCH_S)
+        for partition in range(partitions):
+            try:
+                await find_whole(partition)
+            except ArbiterMoved:
+                if partition not in known:
+                    on_moved(partition)
+                known.add(partition)
+            except (ArbiterLost, ArbiterRefused):
+                pass  # its lane knows
+            else:
+                known.discard(partition)
 
 
 async def home_of(valkey: Valkey, partition: int) -> tuple[Address | None, Callable[[], Connection]]:

@@ -15,7 +15,7 @@ from eventstore.log import CONTROL, EMPTY_HEAD, TIP_BYTES, Batch, DeploymentLog,
 from eventstore.projections import CampaignCounters, RedemptionIndex
 from eventstore.sqlite_log import SqliteLog
 from gateway.claims import ValkeyArbiter
-from gateway.cluster import Valkey
+from gateway.cluster import Cluster, Valkey, keep_watch
 from gateway.codes import CodeKeys, KeyRing
 from gateway.contacts import Contacts
 from gateway.control import Control, ControlBusy
@@ -336,6 +336,8 @@ async def open_core(
     slow = _slow_doors(desk, redeemer, control, lanes, ledger, now_ms, OfflineKeys(code_keys))
     parts = _Parts(control, lanes, arbiter, redeemer, desk, *slow, ledger, follower, counters, counting, fatal)
     core = Core(log, index, parts)
+    if isinstance(connect, Cluster):
+        core.watch(keep_watch(arbiter.find_whole, arbiter.on_lost, log.partitions))
     core.watch(add_ids_ahead(recent, ledger, index, complete_since_ms, now_ms()))
     for lane in lanes:
         lane.seen_seq = index.checkpoint[lane.partition].seq

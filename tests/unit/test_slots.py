@@ -1,10 +1,19 @@
 """Where a partition lies in a cluster, and the URLs that name one."""
 
+from pathlib import Path
+
 import pytest
+from redis.asyncio import RedisCluster
+from redis.asyncio.connection import Connection, SSLConnection
 from redis.crc import key_slot
 
 from eventstore.vouchers import head_key
+from gateway.cluster import Cluster
+from gateway.loading import NOBODY, run_of
+from gateway.main import connector_of_url
+from gateway.settings import Config, ValkeyConfig
 from gateway.slots import SLOTS, Address, Range, fields_of, nodes_in, range_of, ranges_of, slot_of
+from gateway.valkey_client import client_of
 from gateway.valkey_url import fault_of, has_password, is_cluster, plain_url, seeds_of
 
 ASKED = Address("10.0.0.9", 7009)
@@ -64,3 +73,45 @@ def test_a_cluster_url_names_its_nodes() -> None:
 )
 def test_what_is_wrong_with_a_url_is_said(url: str, said: str) -> None:
     assert said in (fault_of(url) or "")
+
+
+def test_every_node_is_reached_with_the_options_of_the_url(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.touch(0o600)
+    secret.write_text("hunter2\n")
+    secure = connector_of_url("rediss+cluster://till@a:7000,b/?ssl_ca_certs=/ca.pem", str(secret))
+    assert isinstance(secure, Cluster)
+    made = secure.make(Address("c", 7003))
+    assert isinstance(made, SSLConnection)
+    assert (made.host, made.port, made.username, made.password) == ("c", 7003, "till", "hunter2")
+    assert made.ssl_context.ca_certs == "/ca.pem"
+    assert made.retry.get_retries() == 0, "nothing is ever sent twice"
+    plain = connector_of_url("redis+cluster://a:7000/", "")
+    assert isinstance(plain, Cluster)
+    assert type(plain.make(Address("c", 7003))) is Connection
+
+
+def test_who_only_reads_gets_a_client_of_the_cluster(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.touch(0o600)
+    secret.write_text("hunter2\n")
+    url = "rediss+cluster://till@a:7000,b:7001/?ssl_ca_certs=/ca.pem"
+    client = client_of(Config(valkey=ValkeyConfig(url=url, password_file=str(secret))))
+    assert isinstance(client, RedisCluster)
+    assert [(node.host, node.port) for node in client.get_nodes()] == []  # none before it has asked
+    chosen = client.connection_kwargs
+    assert (chosen["username"], chosen["password"], chosen["ssl_ca_certs"]) == ("till", "hunter2", "/ca.pem")
+
+
+@pytest.mark.parametrize(
+    ("version", "is_cluster", "former"),
+    (
+        (b"valkey_version:8.1.0", True, b"f"),
+        (b"valkey_version:7.2.5", True, NOBODY),
+        (b"redis_version:8.0.0", True, NOBODY),
+        (b"redis_version:7.4.0", False, b"f"),
+    ),
+)
+def test_a_promoted_replica_is_believed_if_it_knows_of_moves(version: bytes, is_cluster: bool, former: bytes) -> None:
+    told = b"run_id:r\r\nmaster_replid:p\r\nmaster_replid2:f\r\n" + version + b"\r\n"
+    assert run_of(told, is_cluster=is_cluster).former == former

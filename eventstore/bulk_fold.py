@@ -161,15 +161,28 @@ class BulkFold:
                 held[code] = batch.payload[at + 4 : at + 16]
 
     def put(self, key: bytes, held: bytes | Fields) -> None:
-        """A hash as it was finished before, by a fold of the same slice that ended at the head this one began with."""
+        """A hash as it was finished before, by a fold of the same slice that ended at the head this one began with.
+
+        It may come before the batches or behind them. Raises LogDamaged.
+        """
         _, _, rest = key.partition(b"}")
         if rest[:1] == b"r":
             assert isinstance(held, dict), "codes are kept by field"
-            self._codes[bytes.fromhex(rest[1:].decode())] = held
+            prefix = bytes.fromhex(rest[1:].decode())
+            since = self._codes.get(prefix, {})
+            if since.keys() & held.keys():
+                raise LogDamaged(self.partition, self.head.seq, "an import of a code that was known took effect before")
+            self._codes[prefix] = held | since
         else:
             self._base[key] = held
 
     # --- taking out ---
+
+    def keys(self) -> set[bytes]:
+        """Of every hash in which something happened, and of those that were put in."""
+        self._pack()
+        names = {name for packed in self._packed for rows in packed for (name,) in _NAMES.iter_unpack(rows)}
+        return {*map(self._key, names), *self._base, *map(self._key_of_codes, self._codes)}
 
     def finished(self, purged: Iterable[int] = ()) -> Iterator[Finished]:
         """Every hash, but those of purged campaigns; each is let go of as it is told. Raises LogDamaged."""
@@ -204,10 +217,13 @@ class BulkFold:
             prefix, codes = self._codes.popitem()
             kept = {code: value for code, value in codes.items() if value[:4] not in gone} if gone else codes
             if kept:
-                yield b"{%d}r%s" % (self.partition, prefix.hex().encode()), kept
+                yield self._key_of_codes(prefix), kept
 
     def _key(self, name: bytes) -> bytes:
         return b"{%d}v%d:%d" % (self.partition, *_campaign_and_row(name))
+
+    def _key_of_codes(self, prefix: bytes) -> bytes:
+        return b"{%d}r%s" % (self.partition, prefix.hex().encode())
 
     def _worked_out(self, name: bytes, pieces: bytes, held: dict[int, bytes]) -> Fields:
         values = dict(held)

@@ -22,7 +22,7 @@ CRC-64/REDIS of all before, little-endian (`cluster.c` of Redis 7.0). There a ch
 import enum
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from mmap import mmap
 
 import anycrc
@@ -192,6 +192,36 @@ def rows_in(section: bytes | mmap, at: int = 0, end: int | None = None) -> Itera
             yield key, fields
         else:
             raise ValueError(f"a row of kind {kind} at {at}")
+
+
+def apart(section: bytes, wanted: Container[bytes] | None) -> tuple[list[Finished], list[tuple[int, int]]]:
+    """The hashes whose keys are wanted (None: all), and from where to where the rows of others lie side by side."""
+    found: list[Finished] = []
+    others: list[tuple[int, int]] = []
+    at = began = 0
+    while at < len(section):
+        start = at
+        key, at = _read_string(section, at + 1)
+        at = _behind_hash(section, section[start], at)
+        if wanted is None or key in wanted:
+            found += rows_in(section, start, at)
+            if began < start:
+                others.append((began, start))
+            began = at
+    if began < at:
+        others.append((began, at))
+    return found, others
+
+
+def _behind_hash(section: bytes, kind: int, at: int) -> int:
+    strings = 1
+    if kind == _HASH:
+        count, at = _read_length(section, at)
+        strings = 2 * count
+    for _ in range(strings):
+        size, at = _read_length(section, at)
+        at += size
+    return at
 
 
 def _length(n: int) -> bytes:

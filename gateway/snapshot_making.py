@@ -38,7 +38,9 @@ def _cores() -> int:
     return min(WORKERS_MAX, len(os.sched_getaffinity(0)))
 
 
-def parts_of(rows: Path, heads: dict[int, Head], base: Manifest | None, slices: int) -> list[Part]:
+def parts_of(
+    rows: Path, heads: dict[int, Head], base: Manifest | None, slices: int, purged: Sequence[int]
+) -> list[Part]:
     """The work that makes the file `rows`, every slice of every partition."""
     parts = []
     for partition, head in sorted(heads.items()):
@@ -55,6 +57,7 @@ def parts_of(rows: Path, heads: dict[int, Head], base: Manifest | None, slices: 
             )
             if base is not None:
                 part.base, part.base_section = str(rows.with_name(base.file)), sections[number]
+                part.base_is_clean = set(base.purged) == set(purged)
             parts.append(part)
     return parts
 

@@ -11,7 +11,7 @@ import os
 import sys
 import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -19,7 +19,7 @@ import msgspec
 from eventstore.bulk_fold import BulkFold, Slice
 from eventstore.events import APPLIED
 from eventstore.log import EMPTY_HEAD, Batch, Head, LogDamaged, LogFailed, LogLost, LogReader
-from eventstore.snapshot import Section, row
+from eventstore.snapshot import Section, apart, row
 from eventstore.snapshot_file import read_section
 from gateway.settings import Config
 from gateway.storage import open_log_reader
@@ -40,6 +40,7 @@ class Part(msgspec.Struct):
     after: tuple[int, bytes] = (0, EMPTY_HEAD.tip)
     base: str = ""  # a file of rows, and where in it this slice lies
     base_section: Section | None = None
+    base_is_clean: bool = True  # nothing in it has been purged since
 
 
 class Job(msgspec.Struct):
@@ -71,13 +72,12 @@ async def work(job: Job) -> list[Folded]:
 
 
 async def _fold(reader: LogReader, part: Part, purged: list[int]) -> Folded:
-    fold = BulkFold(part.partition, Slice(part.slice, part.slices), Head(*part.after))
+    fold, base = BulkFold(part.partition, Slice(part.slice, part.slices), Head(*part.after)), b""
     if part.base_section is not None:
         rows = read_section(Path(part.base), part.base_section)
         if rows is None:
             raise BaseDamaged(part.base)
-        for key, held in rows:
-            fold.put(key, held)
+        base = rows
     last = part.upto[0]
     page = _begin(reader, part.partition, fold.head.seq, last)
     while page is not None:
@@ -91,7 +91,7 @@ async def _fold(reader: LogReader, part: Part, purged: list[int]) -> Folded:
         _say(str(len(batches)))
     if fold.head != Head(*part.upto):
         raise LogDamaged(part.partition, last, "another batch than before")
-    return _write(fold, part, purged)
+    return _write(fold, part, _rows(fold, base, part, purged))
 
 
 def _begin(reader: LogReader, partition: int, after: int, last: int) -> asyncio.Task[list[Batch]] | None:
@@ -100,12 +100,25 @@ def _begin(reader: LogReader, partition: int, after: int, last: int) -> asyncio.
     return asyncio.create_task(reader.read(partition, after + 1, min(READ_BATCHES, last - after)))
 
 
-def _write(fold: BulkFold, part: Part, purged: list[int]) -> Folded:
+def _rows(fold: BulkFold, base: bytes, part: Part, purged: list[int]) -> Iterator[bytes | memoryview]:
+    """What the fold comes to on top of its base. Rows in which nothing happened are neither parsed nor made again."""
+    found, untouched = apart(base, fold.keys() if part.base_is_clean else None)
+    for key, held in found:
+        fold.put(key, held)
+    whole = memoryview(base)
+    for start, end in untouched:
+        for at in range(start, end, WRITE_BYTES):
+            yield whole[at : min(end, at + WRITE_BYTES)]
+    for key, held in fold.finished(purged):
+        yield row(key, held)
+
+
+def _write(fold: BulkFold, part: Part, made: Iterator[bytes | memoryview]) -> Folded:
     crc = length = waiting = 0
-    rows: list[bytes] = []
+    rows: list[bytes | memoryview] = []
     with open(os.open(part.out, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "wb") as file:
-        for key, held in fold.finished(purged):
-            rows.append(packed := row(key, held))
+        for packed in made:
+            rows.append(packed)
             waiting += len(packed)
             if waiting >= WRITE_BYTES:
                 crc, length = _put(file.write, rows, crc, length)
@@ -120,7 +133,7 @@ def _write(fold: BulkFold, part: Part, purged: list[int]) -> Folded:
     return Folded(section, sum(fold.counts.values()), rows_applied)
 
 
-def _put(write: Callable[[bytes], int], rows: list[bytes], crc: int, length: int) -> tuple[int, int]:
+def _put(write: Callable[[bytes], int], rows: list[bytes | memoryview], crc: int, length: int) -> tuple[int, int]:
     content = b"".join(rows)
     rows.clear()
     write(content)

@@ -111,7 +111,7 @@ class Snapshots:
         rows = self.directory / f"rows-{at_ms}.rdb"
         remove_others(self.directory, base.file if base else self._named())
         slices = base.slices if base else slices_for((await tail_of(reader, None))[1])
-        parts = parts_of(rows, heads, base, slices)
+        parts = parts_of(rows, heads, base, slices, purged)
         folded = await fold_parts(self._config, parts, purged, nice, advance)
         pieces = [(Path(part.out), one.section) for part, one in zip(parts, folded, strict=True)]
         sections = await asyncio.to_thread(join_rows, rows, heads, pieces)

@@ -8,7 +8,7 @@ from log_batches import head_of, id16, record, redeemed
 from eventstore.bulk_fold import BulkFold, Fields, Slice, by_field, fields_in
 from eventstore.events import CONFLICT, IMPORT, REDEEM, REVERSE, VOID
 from eventstore.log import EMPTY_HEAD, Batch, Head, LogDamaged
-from eventstore.snapshot import row, rows_in
+from eventstore.snapshot import apart, row, rows_in
 from eventstore.vouchers import FoldedState, apply_batch, empty_state, next_value, registry_key, voucher_key
 
 APPLIED, TOMBSTONED, REFUSED = 0, 1, 21
@@ -80,6 +80,14 @@ def put_back(rows: bytes, partition: int, mine: Slice, head: Head) -> BulkFold:
     return fold
 
 
+def put_behind(fold: BulkFold, rows: bytes) -> dict[bytes, Fields]:
+    """Put in only what something happened in since; the rest."""
+    found, others = apart(rows, fold.keys())
+    for key, held in found:
+        fold.put(key, held)
+    return {key: by_field(held) for start, end in others for key, held in rows_in(rows[start:end])}
+
+
 @pytest.mark.parametrize("seed", range(12))
 @pytest.mark.parametrize("slices", (1, 3))
 def test_it_is_the_same_fold_also_when_it_was_written_down_in_between(
@@ -95,11 +103,15 @@ def test_it_is_the_same_fold_also_when_it_was_written_down_in_between(
         for batch in batches[:cut]:
             fold.apply(batch)
         rows = b"".join(row(key, held) for key, held in fold.finished())
-        fold = put_back(rows, partition, Slice(number, slices), head_of(batches[cut - 1]))
+        before, mine = rows if purged else b"", Slice(number, slices)
+        fold = put_back(before, partition, mine, head_of(batches[cut - 1]))
         for batch in batches[cut:]:
             fold.apply(batch)
         assert fold.head == head_of(batches[-1])
+        untouched = put_behind(fold, rows) if not purged else {}
         part = taken_out(fold, purged)
+        assert not part.keys() & untouched.keys()
+        part |= untouched
         assert not part.keys() & found.keys()
         found |= part
     assert found == slowly(batches, purged).hashes
@@ -142,6 +154,13 @@ def test_what_no_claim_would_have_said_is_damage(rows: list[tuple[bytes, int]], 
         list(fold.finished())
     with pytest.raises(LogDamaged):
         apply_batch(empty_state(1), batch)
+
+
+def test_a_code_that_was_known_before_is_damage_too() -> None:
+    fold = BulkFold(0)
+    fold.apply(redeemed(0, EMPTY_HEAD, [(record(IMPORT, redemption_id=id16("a")), APPLIED)]))
+    with pytest.raises(LogDamaged, match="a code that was known"):
+        fold.put(registry_key(0, id16("a")), {id16("a"): bytes(12)})
 
 
 def test_a_batch_that_does_not_follow_is_damage() -> None:

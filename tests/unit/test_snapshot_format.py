@@ -17,12 +17,14 @@ from eventstore.snapshot import (
     Refused,
     Section,
     Why,
+    apart,
     check_owner,
     check_place,
     decode_manifest,
     dump,
     encode_manifest,
     row,
+    rows_in,
     start_rows,
 )
 from eventstore.snapshot_file import check_rows, join_rows, put_in_place, read_manifest, read_section
@@ -85,8 +87,19 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
     (section,) = manifest.rows_of(0)
     rows = read_section(tmp_path / manifest.file, section)
     assert rows is not None
-    assert list(rows) == ROWS
+    assert list(rows_in(rows)) == ROWS
     assert [section.partition for section in manifest.sections] == [FRAME, 0, FRAME]
+
+
+@pytest.mark.parametrize("wanted", ((), (0,), (1, 2), (3,), (0, 1, 2, 3)))
+def test_rows_are_taken_apart_by_key_and_the_others_left_as_they_lie(wanted: tuple[int, ...]) -> None:
+    section = b"".join(row(key, held) for key, held in ROWS)
+    found, others = apart(section, {ROWS[number][0] for number in wanted})
+    assert found == [ROWS[number] for number in wanted]
+    left = [rest for number, rest in enumerate(ROWS) if number not in wanted]
+    assert [rest for start, end in others for rest in rows_in(section[start:end])] == left
+    assert len(others) == {(): 1, (0,): 1, (1, 2): 2, (3,): 1, (0, 1, 2, 3): 0}[wanted]
+    assert apart(section, None) == (ROWS, [])
 
 
 def test_a_hash_alone_is_what_dump_tells() -> None:

@@ -57,6 +57,7 @@ KNOBS: tuple[tuple[Any, str, tuple[int, ...]], ...] = (  # limits that a short r
     (valkey_model, "TRIM_EVERY", (2, valkey_model.TRIM_EVERY)),
     (recovery, "REPLAY_BATCHES_MAX", (3, recovery.REPLAY_BATCHES_MAX)),
     (lane, "RECORDS_PER_BATCH_MAX", (3, lane.RECORDS_PER_BATCH_MAX)),
+    (lane, "SECOND_BATCH_RECORDS", (1, lane.SECOND_BATCH_RECORDS)),
 )
 
 

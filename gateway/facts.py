@@ -251,7 +251,10 @@ class Facts:
         undone = next((e for e in state.settled if e.kind == REVERSED and e.seq >= mine.seq), None)
         if undone is None:
             return told
-        found = await self._ledger.undone_by(partition_of(spot.campaign, spot.serial, len(self._lanes)), undone)
+        partition = partition_of(spot.campaign, spot.serial, len(self._lanes))
+        if not await self._ledger.holds(partition, undone.seq):
+            raise ArbiterLost("the redemption that held the voucher was undone a moment ago; the log does not say so")
+        found = await self._ledger.undone_by(partition, undone)
         if found is None:
             return undone
         return Entry(REDEEMED, undone.claim_id, undone.terminal, found.at_ms, found.seq)

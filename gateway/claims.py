@@ -190,7 +190,7 @@ class ValkeyArbiter:
     async def forget_codes(self, partition: int, campaign: int) -> None:
         """Forget the registered codes of a purged campaign."""
         prefix = campaign.to_bytes(4, "big")
-        async for page in self._pages(partition, b"{%d}r*" % partition):
+        async for page in self._pages(partition, b"{%d}r[0-9a-f]*" % partition):
             for key in page:
                 codes = _mapping(await self._call_beside(partition, "HGETALL", key))
                 doomed = [field for field, value in codes.items() if value.startswith(prefix)]

@@ -10,7 +10,7 @@ from gateway.slots import Address, Range, fields_of, range_of, slot_of
 
 
 async def findings_of(cluster: Cluster, partitions: int) -> list[Finding]:
-    """Slots, replicas, where the partitions are, and what a broken-off move left behind.
+    """Slots, replicas, where the partitions are (0: not known), and what a broken-off move left behind.
 
     Raises redis.exceptions.RedisError, OSError.
     """
@@ -20,7 +20,7 @@ async def findings_of(cluster: Cluster, partitions: int) -> list[Finding]:
         fix = "start its nodes, mend the cluster, or mend valkey.url"
         return [Finding("valkey cluster", "fail", str(error), fix)]
     primaries = list(dict.fromkeys(each.primary for each in ranges))
-    spread = list(_judge_spread(ranges, primaries, partitions))
+    spread = _judge_spread(ranges, primaries, partitions) if partitions else ()
     replicas = {address: await _replicas(cluster, address) for address in primaries}
     coverage = {address: await _covers(cluster, address) for address in primaries}
     left = [finding for address in primaries for finding in await _left(cluster, ranges, address, partitions)]
@@ -43,7 +43,7 @@ def _judge_spread(ranges: Sequence[Range], primaries: Sequence[Address], partiti
     if idle:
         slots = ", ".join(f"{slot_of(number)} (partition {number})" for number in range(partitions))
         fix = f"move a slot there: {slots}" if most > 1 else "nothing; or more partitions at `tillgate init`"
-        yield Finding("valkey spread", "warn", f"{told}: {', '.join(idle)} does nothing for Tillgate", fix)
+        yield Finding("valkey spread", "warn", f"{told}: nothing to do for {', '.join(idle)}", fix)
     else:
         yield ok("valkey spread", told)
 

@@ -74,7 +74,7 @@ async def _ask_all(cluster: Cluster, partitions: int) -> list[Finding]:
     """The cluster as a whole, and each primary that has a partition."""
     findings = await doctor_cluster.findings_of(cluster, partitions)
     try:
-        servers = await servers_of(cluster, partitions)
+        servers = await servers_of(cluster, max(1, partitions))
     except (ArbiterLost, ArbiterUnfit):
         return findings
     for server in servers:

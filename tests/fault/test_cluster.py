@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from core_world import KEYS, Seen, World, connector, new_id, wall_ms, world
+from core_world import KEYS, Seen, World, connector, new_id, offer, wall_ms, world
 from private_cluster import Node, PrivateCluster, private_cluster
 from shared_world import START_S, Running, Site, Till, new_site, tills, until
 
+from eventstore.events import CampaignClosed, CampaignCreated
 from eventstore.sqlite_log import SqliteLog
 from eventstore.vouchers import SERIALS_PER_KEY
 from gateway.cluster import Cluster
 from gateway.config import Loaded
 from gateway.core import LOG_FILE, open_core
+from gateway.directory import Rejected
 from gateway.doctor import Finding
 from gateway.doctor_servers import valkey as looked_at
 from gateway.main import connector_of_url
@@ -270,6 +272,22 @@ async def test_partitions_that_nobody_claims_on_are_found_again_by_who_looks_som
         await w.ready()
         head, _ = await w.core.arbiter.lookup(3, [])
         assert head == await w.core.log.head(3)
+
+
+async def test_imported_codes_are_found_and_forgotten_on_every_primary(cluster: PrivateCluster, tmp_path: Path) -> None:
+    async with world(tmp_path, cluster_of(cluster), partitions=PARTITIONS) as w:
+        past = {"starts_ms": wall_ms() - 9_000_000, "ends_ms": wall_ms() + 1000}
+        brief = offer(**past, dispute_ms=0, reversal_window_ms=0)
+        await w.write(CampaignCreated(campaign=2, slug="brief", offer=brief))
+        codes = [f"B-{number}" for number in range(40)]
+        assert not isinstance(await w.core.desk.import_codes("op", "brief", codes, "i1"), Rejected)
+        assert {await w.verdict(1, w.scan(code)) for code in codes[:8]} == {Verdict.ACCEPTED}
+        registries = [key for node in cluster.primaries() for key in node.command("KEYS", "{*}r[0-9a-f]*")]
+        assert len({key[:3] for key in registries}) == PARTITIONS
+        await w.write(CampaignClosed(campaign=2))
+        assert not isinstance(await w.core.desk.purge("op", "brief"), Rejected)
+        left = {key for node in cluster.primaries() for key in node.command("KEYS", "*")}
+        assert {key[3:] for key in left} == {b"head", b"log", b"run"}
 
 
 async def test_the_wrong_kind_of_url_is_refused_with_the_right_one(

@@ -266,13 +266,19 @@ class Faults:
         if not self._backup:
             self._backup = {number: len(store.chains[number]) for number in range(store.partitions)}
             return
-        if world.may_halt:
-            return
+        if world.may_halt or any(self._is_rebuilt(partition) for partition in range(store.partitions)):
+            return  # of two copies of what was promised one must be whole
         world.may_halt = True
         for gateway in world.gateways:
             gateway.end("stopped to restore the log")
         for number, length in self._backup.items():
             del store.chains[number][length:]
+
+    def _is_rebuilt(self, partition: int) -> bool:
+        strings = self._world.host.server.strings
+        return b"{%d}load" % partition in strings or (
+            head_key(partition) not in strings and bool(self._world.store.chains[partition])
+        )
 
     def mend_all(self) -> None:
         """No fault goes on after this."""

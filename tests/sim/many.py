@@ -13,7 +13,7 @@ from sim.world import Outcome, run_chunk
 
 from gateway.recovery import Branch
 
-CHUNK = 20  # seeds a worker takes at a time: about two seconds
+CHUNK = 10  # seeds a worker takes at a time: about a second
 CHUNKS_AHEAD = 3  # per worker, handed out before they are asked for: none of them waits for work
 SEEDS_FOR_ALL_BRANCHES = 100  # with fewer a branch may be missed by chance
 ROOT = Path(__file__).resolve().parents[2]

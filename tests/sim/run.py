@@ -9,6 +9,7 @@ python tests/sim/run.py --planted               every planted bug, with the seed
 import argparse
 import math
 import os
+import signal
 import sys
 import time
 from collections.abc import Mapping
@@ -85,6 +86,8 @@ def _many(first: int, seeds: int, events: int, workers: int, minutes: float, don
         _say(report)
         return 2
     progress = _Progress(seeds, events, done, report)
+    for stop in (signal.SIGINT, signal.SIGTERM):  # in the background a shell lets the first be ignored
+        signal.signal(stop, signal.default_int_handler)
     try:
         run_many(report, seeds, events, workers, minutes * 60, progress)
     except KeyboardInterrupt:

@@ -94,8 +94,7 @@ class World:
         partitions = choose.choice((1, 1, 2))
         self.store = LogStore(partitions, control_batches(partitions))
         self.host = ValkeyHost(self.loop, self.pace, ModelValkey(lambda: choose.random() < 0.5), self.note)
-        # Not where the log is restored: then only Valkey knows what was promised, and must not be rebuilding just then.
-        self.host.server.append_only = choose.random() < APPEND_ONLY_SHARE and seed % BACKUP_ONE_IN != 0
+        self.host.server.append_only = choose.random() < APPEND_ONLY_SHARE
         self._hosts = [self.host] * GATEWAYS
         log_repeats = choose.choice((0.0, 0.0, 0.1))
         self.around = [self._surroundings(number, log_repeats) for number in range(GATEWAYS)]
@@ -117,7 +116,7 @@ class World:
             self._fault_share, self._log_pace.typical_s = 0.0, self.pace.typical_s
             # Seldom enough that a gateway which moved is ready again before the other one claims.
             self._act_every_s = self.pace.typical_s * choose.choice((20, 100))
-        if self.focus == "rot" and seed % BACKUP_ONE_IN != 0:
+        if self.focus == "rot" and seed % BACKUP_ONE_IN != 0:  # where the log is restored, only Valkey knows the rest
             self.host.server.append_only, self._fault_share = True, 0.03
         if self.focus.startswith("load"):
             self.host.server.append_only = False

@@ -39,6 +39,7 @@ PARTITIONS = 2
 WORKING_ODDS = 0.75  # how often that begins only when answers come again; else the next fault hits while it recovers
 WORKING_ANSWERS, WORKING_S_MAX = 100, 5.0
 PACE_S_MAX = 15.0  # for answers that are due; a gateway which is slower than asked gets fewer of them
+REST_S_MAX = 120.0  # for what was not quiet in time: while a gateway still works, Valkey and log differ rightly
 WATCH_S = 0.05
 CHAPTER_FAULTS = 100
 VOUCHERS_PER_ANSWER = 0.6  # the rest are copies, repeats and reversals
@@ -173,6 +174,7 @@ class Run:
         scene.fleet.stopping = True
         self.report.quiet_s = await _until(lambda: not scene.fleet.open_asks, QUIET_S)
         self.report.unresolved = scene.fleet.open_asks
+        self.report.quiet_s += await _until(lambda: not scene.fleet.open_asks, REST_S_MAX)
         if halted := scene.gateway.halted():
             scene.broken.append(("halted", halted[0]))
 

@@ -7,6 +7,7 @@ gateway/claim.lua; tests/contract/test_model_arbiter.py holds the two against ea
 
 import itertools
 from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 from redis.exceptions import BusyLoadingError, OutOfMemoryError, ResponseError
@@ -183,10 +184,9 @@ class ModelValkey:
         return [[b"%d-0" % seq, [part for pair in held[seq].items() for part in pair]] for seq in inside]
 
     def _scan(self, args: list[bytes]) -> list[Any]:
-        prefix = args[2].rstrip(b"*")
         after = self._cursors.pop(int(args[0]), b"")
         keys = sorted({*self.strings, *self.hashes, *self.streams})
-        left = [key for key in keys if key > after and key.startswith(prefix)]
+        left = [key for key in keys if key > after and fnmatchcase(key, args[2])]
         if len(left) <= SCAN_KEYS:
             return [b"0", left]
         cursor = max(self._cursors, default=0) + 1

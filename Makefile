@@ -154,7 +154,7 @@ ROUNDS ?= 5
 bench-cluster: $(INSTALLED)
 	$(BIN)/python tests/bench_cluster.py --rounds $(ROUNDS)
 
-# The simulator; 2,000 seeds take less than two minutes on two cores. For an hour, and the same again goes on there:
+# The simulator; 2,000 seeds take two to three minutes on two cores. For an hour, and the same again goes on there:
 # make sim SEEDS=200000 SIM="--minutes 60 --done build/sim.json". One seed again, with its trace:
 # .venv/bin/python tests/sim/run.py --seed N --trace. Every planted bug: make sim SIM=--planted
 SEEDS ?= 2000

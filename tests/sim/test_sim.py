@@ -11,7 +11,7 @@ from sim.planted import Bug, bugs, hunt
 from sim.run import EVENTS, PLANTED_EVENTS, PLANTED_SEEDS
 from sim.world import run_chunk, run_seed
 
-SEEDS = range(200)  # about 20 s on one core
+SEEDS = range(160)  # 15 to 30 s on one core
 PARTS = 8  # so that no test comes near its time-out
 HUNT_S = 20.0  # of CPU time; most are found within one second, all within five
 

@@ -112,7 +112,7 @@ def _rotten(home: Path, key: bytes) -> None:
     """Turn one bit of the kind of the first entry that was written to this hash: R, redeemed."""
     for file in (home / "appendonlydir").glob("*.incr.aof"):
         content = file.read_bytes()
-        at = content.find(b"\r\nR", content.index(b"HSET\r\n$%d\r\n%s" % (len(key), key))) + 2
+        at = content.find(b"\r\nR", content.index(b"HSETNX\r\n$%d\r\n%s" % (len(key), key))) + 2
         _flip(file, at)
 
 

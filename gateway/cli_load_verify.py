@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from loadtest.verify import Verification
     from loadtest.verify_ids import Expected
 
-SETTINGS = "deployment.env"  # in a run's directory: what a deployment of its own was made with (loadtest/stage.py)
-DEPLOYMENT = "deployment"  # in a run's directory: the data directory of a deployment that was made for it
 ASKED_MAX = 200  # answered attempts that the gateway is asked for again: a second or two
 CAUGHT_UP_S_MAX = 10.0  # how long read models may take to reach the end of the log once nothing is redeemed
 POLL_S = 0.1
@@ -76,6 +74,7 @@ def verify(run: Path, data_dir: str | None, config: Path | None, as_json: bool) 
 def _settings(run: Path, data_dir: str | None, file: Path | None) -> "Config":
     """Raises Fault."""
     from gateway.config import BadConfig, read
+    from loadtest.run_files import DEPLOYMENT
 
     # A deployment of the run's own has nothing to do with the one this shell is set up for.
     environ = os.environ if data_dir or file else _made_with(run)
@@ -88,7 +87,9 @@ def _settings(run: Path, data_dir: str | None, file: Path | None) -> "Config":
 
 def _made_with(run: Path) -> dict[str, str]:
     """The settings of a deployment that was made for the run."""
-    file = run / SETTINGS
+    from loadtest.run_files import SETTINGS_FILE
+
+    file = run / SETTINGS_FILE
     lines = file.read_text().splitlines() if file.exists() else []
     return {f"TILLGATE_{name}": value for name, _, value in (line.partition("=") for line in lines)}
 

@@ -144,9 +144,7 @@ def _fullness(one: ValkeySeen) -> tuple[float, int]:
 
 def together(told: Sequence[ValkeySeen], difference: Mapping[int, int]) -> ValkeySeen:
     """What several primaries said, as one; see ValkeySeen."""
-    fullest = max(
-        told, key=lambda one: (one.used_memory_bytes / (one.memory_limit_bytes or math.inf), one.used_memory_bytes)
-    )
+    fullest = max(told, key=_fullness)
     return ValkeySeen(
         used_memory_bytes=fullest.used_memory_bytes,
         memory_limit_bytes=fullest.memory_limit_bytes,

@@ -22,6 +22,8 @@ FORMAT = 1
 LOWEST_US, HIGHEST_US, DIGITS = 1, 3_600_000_000, 3  # an hour bounds every wait of a run; three digits are 0.1 %
 RUN_FILE, SECONDS_FILE, SERVER_FILE, JOURNAL_FILES = "run.json", "seconds.ndjson", "server.ndjson", "journal-*.ndjson"
 VERIFY_FILE = "verify.json"
+DEPLOYMENT = "deployment"  # data of the gateway that was made for the run
+SETTINGS_FILE = "deployment.env"  # its settings, a line each, as TILLGATE_ variables without that prefix
 
 Kind = Literal["redeem", "reverse", "lookup", "preview"]
 Tool = Literal["native", "locust", "closed"]

@@ -18,10 +18,9 @@ from loadtest.bench_gateway import CODES_PER_CALL, Desk, running_gateway
 from loadtest.bench_plan import Till
 from loadtest.faults import Ground, Target
 from loadtest.own_server import GatewayFailed
+from loadtest.run_files import DEPLOYMENT, SETTINGS_FILE
 from loadtest.scenario import Origin, Scenario
 
-SETTINGS = "deployment.env"  # beside it: its settings, a line each, as TILLGATE_ variables without that prefix
-DEPLOYMENT = "deployment"  # in the run's directory: data of the gateway that was made for it
 ISSUE_MAX = 1_000_000  # a request
 IMPORT_LINES = 50_000  # a request: two megabytes
 SPECIAL = 500  # vouchers of the expired campaign and of the one elsewhere: bad codes that name a voucher
@@ -70,7 +69,7 @@ def own_deployment(directory: Path, scenario: Scenario, **settings: str) -> Iter
     Settings are written beside it, so that the deployment can be opened again after the run.
     """
     with ExitStack() as stack:
-        (directory / SETTINGS).write_text("".join(f"{name}={value}\n" for name, value in sorted(settings.items())))
+        (directory / SETTINGS_FILE).write_text("".join(f"{name}={value}\n" for name, value in sorted(settings.items())))
         home = directory / DEPLOYMENT
         ground = Ground(home, directory, {fault.name for fault in scenario.faults}, stack)
         gateway = stack.enter_context(running_gateway(home, ground.environment, **settings))

@@ -7,27 +7,24 @@ from pathlib import Path
 
 import pytest
 from private_postgres import postgres_server
-from private_valkey import server_program
+from private_valkey import server_in
 
 
 def main() -> int:
     """The first exit code that is not 0; 77, as test programs say it, where PostgreSQL is absent."""
     tillgate = [sys.executable, "-m", "gateway.cli", "load"]
     try:
-        with postgres_server() as postgres, tempfile.TemporaryDirectory(prefix="tillgate-") as name:
-            socket = f"{name}/valkey.sock"
-            settings = ("--port", "0", "--save", "", "--appendonly", "no", "--logfile", f"{name}/valkey.log")
-            valkey = subprocess.Popen([server_program(), *settings, "--unixsocket", socket, "--dir", name])
-            try:
-                where = ("--log-url", postgres.url(), "--valkey-url", f"unix://{socket}", "--workers", "2")
-                run = Path(name) / "run"
-                made = subprocess.run(
-                    [*tillgate, "run", "rolling-restart", *where, "--directory", str(run), *sys.argv[1:]], check=False
-                )
-                return subprocess.run([*tillgate, "verify", str(run)], check=False).returncode or made.returncode
-            finally:
-                valkey.terminate()
-                valkey.wait()
+        with (
+            postgres_server() as postgres,
+            tempfile.TemporaryDirectory(prefix="tillgate-") as name,
+            server_in(Path(name)) as url,
+        ):
+            where = ("--log-url", postgres.url(), "--valkey-url", url, "--workers", "2")
+            run = Path(name) / "run"
+            made = subprocess.run(
+                [*tillgate, "run", "rolling-restart", *where, "--directory", str(run), *sys.argv[1:]], check=False
+            )
+            return subprocess.run([*tillgate, "verify", str(run)], check=False).returncode or made.returncode
     except pytest.skip.Exception as reason:
         print(f"skipped: {reason}")
         return 77

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import subprocess
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -27,6 +28,19 @@ async def until(condition: Callable[[], bool]) -> None:
 def server_program() -> Path:
     """The Valkey a gateway of ours would start; not from inside a loop."""
     return asyncio.run(find_server(os.environ.get("PATH", os.defpath), packaged_server()))
+
+
+@contextlib.contextmanager
+def server_in(directory: Path) -> Iterator[str]:
+    """The URL of a Valkey in this directory that keeps nothing; not from inside a loop."""
+    socket = directory / "valkey.sock"
+    settings = ("--port", "0", "--save", "", "--appendonly", "no", "--logfile", f"{directory}/valkey.log")
+    server = subprocess.Popen([server_program(), *settings, "--unixsocket", str(socket), "--dir", str(directory)])
+    try:
+        yield f"unix://{socket}"
+    finally:
+        server.terminate()
+        server.wait()
 
 
 def pid_of(embedded: EmbeddedValkey) -> int:

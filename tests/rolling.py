@@ -8,7 +8,6 @@ verified, and every answer looked up in it: nothing that was accepted may be mis
 import argparse
 import asyncio
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,7 +19,7 @@ import msgspec
 import pytest
 import uvloop
 from private_postgres import postgres_server
-from private_valkey import server_program
+from private_valkey import server_in
 from shared_world import Site, load, new_site, tills, until
 
 from eventstore.events import APPLIED, REDEEM, iter_records
@@ -119,18 +118,15 @@ def main() -> int:
     parser.add_argument("--tills", type=int, default=128, help="terminals, at most 255")
     asked = parser.parse_args()
     try:
-        with postgres_server() as postgres, tempfile.TemporaryDirectory(prefix="tillgate-") as name:
-            socket = f"{name}/valkey.sock"
-            settings = ("--port", "0", "--save", "", "--appendonly", "no", "--logfile", f"{name}/valkey.log")
-            valkey = subprocess.Popen([server_program(), *settings, "--unixsocket", socket, "--dir", name])
-            try:
-                site = new_site(Path(name) / "data", postgres.url(), f"unix://{socket}")
-                found = uvloop.run(
-                    rolled(site, workers=asked.workers, rate=asked.rate, seconds=asked.seconds, till_count=asked.tills)
-                )
-            finally:
-                valkey.terminate()
-                valkey.wait()
+        with (
+            postgres_server() as postgres,
+            tempfile.TemporaryDirectory(prefix="tillgate-") as name,
+            server_in(Path(name)) as url,
+        ):
+            site = new_site(Path(name) / "data", postgres.url(), url)
+            found = uvloop.run(
+                rolled(site, workers=asked.workers, rate=asked.rate, seconds=asked.seconds, till_count=asked.tills)
+            )
     except pytest.skip.Exception as reason:
         print(f"skipped: {reason}")
         return 77

@@ -219,15 +219,21 @@ def branches(w: World) -> set[Branch]:
     return {branch for outcome in w.seen.outcomes if isinstance(outcome, Recovered) for branch in outcome.branches}
 
 
+def half_moved(cluster: PrivateCluster) -> tuple[Node, Node]:
+    """From where to where partition 2 is on its way, its vouchers gone ahead."""
+    source = cluster.owner(2)
+    target = next(node for node in cluster.primaries() if node is not source)
+    cluster.begin_move(2, target)
+    cluster.carry(2, source, target, b"}v")
+    return source, target
+
+
 async def test_what_a_move_that_was_broken_off_took_away_is_not_taken_for_new(
     cluster: PrivateCluster, tmp_path: Path
 ) -> None:
     async with world(tmp_path, cluster_of(cluster), partitions=PARTITIONS) as w:
         codes = await redeemed(w, cluster)
-        source = cluster.owner(2)
-        target = next(node for node in cluster.primaries() if node is not source)
-        cluster.begin_move(2, target)
-        cluster.carry(2, source, target, b"}v")
+        source, target = half_moved(cluster)
         await until(lambda: any("being moved" in trouble for trouble in w.core.troubles()))  # without being asked
         cluster.break_off(2, source, target)
         assert await asked_until_told(w, codes) == {Verdict.ALREADY_REDEEMED}
@@ -241,10 +247,7 @@ async def test_a_primary_that_dies_in_the_middle_of_a_move_leaves_nothing_to_be_
 ) -> None:
     async with world(tmp_path, cluster_of(cluster), partitions=PARTITIONS) as w:
         codes = await redeemed(w, cluster)
-        source = cluster.owner(2)
-        target = next(node for node in cluster.primaries() if node is not source)
-        cluster.begin_move(2, target)
-        cluster.carry(2, source, target, b"}v")
+        source, target = half_moved(cluster)
         source.command("WAIT", 1, 1000)
         source.kill()  # and nobody had asked for the partition meanwhile
         await until(lambda: cluster.owner(2, target) is not source)

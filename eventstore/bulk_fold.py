@@ -1,62 +1,80 @@
 """The fold of voucher state for millions of records: the same result as eventstore.vouchers, column by column. Pure.
 
-Theory. `vouchers.apply_batch` takes a record apart and works out its voucher's value at once. Here a batch becomes rows
-without looking at single records: record fields lie 64 bytes apart, so each of their bytes is a column that one slice
-gives and one slice assignment puts in place. A row is the name of the hash (campaign, serial / 64) and a piece of 36
-bytes, which says what happened to which of its vouchers; the only work per record is to append the piece to its hash.
-A piece has the form of a field and a value in Valkey's own encoding (a listpack: integers of 7 bits and strings below
-64 bytes, each with its length behind it), and nearly every voucher has one event in its life. So when a hash is
-finished, the pieces side by side ARE what Valkey keeps, and are written as they stand. Only a hash with a voucher that
-has more of a history (reversed, tombstoned, in conflict) is worked out voucher by voucher, by the same `next_value`.
+Theory. `vouchers.apply_batch` takes a record apart and works out its voucher's value at once. Here nothing is done to
+one record. Some ten thousand of them at a time become an array, whose columns (numpy) are looked at as a whole: what
+each record did, by a table of op and verdict; which are of this slice; and for these a row of 44 bytes, the voucher and
+the one entry that its record would leave. Rows are dealt into 256 buckets by a byte of the serial, so that neighbours
+stay together and what is sorted later fits the caches.
 
-Appending to one of a million hashes misses every cache there is. So rows are first thrown into 256 buckets by a byte of
-their name, packed there, and each bucket is put together when all is known: half the time (measured for 2 million).
+When all is known, each bucket is sorted by voucher, events of one in their order. Then hashes (64 neighbours) lie side
+by side, and two events on one voucher do, too. Nearly every voucher has one event in its life: its row is its value,
+and the hash is cut out of the sorted bytes as it stands (eventstore.finished). Only a hash with a voucher that has more
+of a history (reversed, tombstoned, in conflict) is worked out voucher by voucher, by the same `next_value`.
 
 A fold may cover a slice of the vouchers only, so that several processes share the work and memory stays bounded.
 """
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
-from itertools import compress
+from collections import Counter
+from collections.abc import Collection, Iterator
 from struct import Struct
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from eventstore.events import APPLIED, CONFLICT, HEADER_BYTES, IMPORT, RECORD_BYTES, REDEEM, REVERSE, TOMBSTONED, VOID
+from eventstore.finished import PIECE_BYTES, SLICES_MAX, Fields, Finished
 from eventstore.log import EMPTY_HEAD, Batch, Head, LogDamaged
 from eventstore.outcomes import Scan, counted
-from eventstore.vouchers import ENTRY_BYTES, REGISTRY_VALUE, checked_head, next_value
+from eventstore.vouchers import checked_head, next_value
 
-PIECE_BYTES = 36
 BUCKETS = 256
-LOOSE_ROWS_MAX = 200_000  # some 20 MB as objects of their own; packed, a row takes 48 bytes
-SLICES_MAX = 256  # a slice is told by one byte of the serial
-Fields = dict[bytes, bytes]
-Finished = tuple[bytes, bytes | Fields]
-"""A hash's key in Valkey, and what it holds: pieces side by side if each is a whole value, else values by field."""
+LOOSE_RECORDS_MAX = 32_768  # 3 MB, which fit the caches; dealt in some 5 ms, for which an event loop can wait
 
-_NAME_BYTES = 12  # campaign u32, serial u64 without its lowest 6 bits
-_ROW_BYTES = _NAME_BYTES + PIECE_BYTES
-_ROW = Struct(f"{_NAME_BYTES}s{PIECE_BYTES}s")
-_WHOLE_ROW = Struct(f"{_ROW_BYTES}s")
-_NAMES = Struct(f"{_NAME_BYTES}s{PIECE_BYTES}x")
-_BUCKET_AT = 10  # of a name: bits 8 to 15 of the serial, so that neighbours stay together
-_PIECE = Struct("BBBc20s11sB")  # field, its length 1; string of 32; kind; claim_id + terminal; at_ms + seq; 33
-_SERIAL_LAST = HEADER_BYTES + 15  # of the first record: see events.RECORD
-_SLICED_BY = HEADER_BYTES + 14  # neighbours of 256 serials stay together
-# (where a column lies in a payload, where in the rows): campaign and serial but its last byte; claim_id and terminal
-_COLUMNS = tuple(
-    [(HEADER_BYTES + 4 + n, n) for n in range(_NAME_BYTES - 1)] + [(HEADER_BYTES + 32 + n, 16 + n) for n in range(20)]
+# As in events.RECORD. The byte that slices and buckets are told by is bits 8 to 15 of the serial.
+_RECORD = np.dtype(
+    {
+        "names": ["op", "campaign", "serial", "registry", "bucket", "code", "claim"],
+        "formats": ["u1", ">u4", ">u8", "V12", "u1", "V16", "V20"],  # claim: claim_id and terminal
+        "offsets": [0, 4, 8, 4, 14, 16, 32],
+        "itemsize": RECORD_BYTES,
+    }
 )
-_FIELD = bytes(byte & 63 for byte in range(256))
-_NAME_END = bytes(byte & 192 for byte in range(256))
+_ROW = np.dtype(
+    {
+        "names": ["campaign", "serial", "kind", "claim", "stamp", "entry"],
+        "formats": ["u4", "u8", "u1", "V20", "V11", "V32"],  # entry: kind, claim and stamp
+        "offsets": [0, 4, 12, 13, 33, 12],
+        "itemsize": 44,
+    }
+)
+_WHOLE_ROW = np.dtype(f"V{_ROW.itemsize}")
+_PIECE = np.dtype([("field", "u1"), ("behind_field", "u1"), ("string", "u1"), ("entry", "V32"), ("behind", "u1")])
+_IMPORT = np.dtype([("code", "V16"), ("registry", "V12"), ("batch", "u4")])
+_ENTRIES = Struct("B2xc20s11sx")  # of a piece: field, kind, claim, stamp
+_IMPORTS = Struct("=16s12sI")
 _KINDS = {(REDEEM, APPLIED): b"R", (VOID, APPLIED): b"V", (REVERSE, APPLIED): b"r", (REVERSE, TOMBSTONED): b"t"}
 _KINDS[REDEEM, CONFLICT] = b"c"
 _KINDS[IMPORT, APPLIED] = b"i"
-_KIND_BYTES = {pair: kind[0] for pair, kind in _KINDS.items()}
-_KIND_OF = {ord(kind): (op, verdict) for (op, verdict), kind in _KINDS.items()}
-_UNDONE, _LOST = ord("r"), ord("c")
+_PAIRS = {kind: pair for pair, kind in _KINDS.items()}
 _NO_EFFECT, _IMPOSSIBLE, _IMPORTED = 0, 1, ord("i")
+_Bytes = NDArray[np.uint8]
+_Rows = NDArray[np.void]
+
+
+def _kind(op: int, verdict: int) -> int:
+    """What a record did: a letter, or nothing; _IMPOSSIBLE for what no claim ever says."""
+    if verdict > TOMBSTONED and verdict != CONFLICT:
+        return _NO_EFFECT
+    return _KINDS.get((op, verdict), bytes((_IMPOSSIBLE,)))[0]
+
+
+def _told(letters: bytes) -> NDArray[np.bool_]:
+    return np.isin(np.arange(256), list(letters))
+
+
+_KIND_TABLE: _Bytes = np.array([_kind(op, verdict) for op in range(256) for verdict in range(256)], np.uint8)
+_ON_VOUCHERS, _STRANGE = _told(b"RVrtc"), _told(b"rc")  # strange: more than a value at its end
 
 
 class Slice(msgspec.Struct, frozen=True):
@@ -75,24 +93,23 @@ class BulkFold:
     def __init__(
         self, partition: int, mine: Slice = WHOLE, head: Head = EMPTY_HEAD, *, is_counting: bool = True
     ) -> None:
-        """`is_counting`: whether anybody wants `counts`, a tenth of the work."""
+        """`is_counting`: whether anybody wants `counts`."""
         assert 0 <= mine.number < mine.of <= SLICES_MAX, f"slice {mine}"
         self.partition, self.head = partition, head
         self.counts: Counter[Scan] = Counter()  # op, campaign, terminal, verdict: what counters are made of
-        self._mine = mine
         self._is_counting = is_counting and mine.number == 0
-        self._selects = bytes(byte % mine.of == mine.number for byte in range(256))
-        self._loose: list[list[bytes]] = [[] for _ in range(BUCKETS)]  # rows, in order
-        self._loose_rows = 0
+        self._mine = np.arange(256) % mine.of == mine.number
+        self._loose: list[tuple[bytes, bytes, bytes]] = []  # of each batch: its records, verdicts, and stamp
+        self._loose_records = 0
         self._packed: list[list[bytes]] = [[] for _ in range(BUCKETS)]  # rows side by side, in order
+        self._packed_rows = 0
         self._base: dict[bytes, bytes | Fields] = {}  # put in as finished before, by key
-        self._strange: set[bytes] = set()  # names of hashes with a record that is more than a value at its end
         self._codes: dict[bytes, Fields] = {}  # by the first two bytes of the keyed hash
 
     # --- putting in ---
 
     def apply(self, batch: Batch) -> None:
-        """The next batch of the partition. Raises LogDamaged where it cannot follow."""
+        """The next batch of the partition. Raises LogDamaged where it, or one a little before it, cannot follow."""
         if batch.seq != self.head.seq + 1 or batch.prev != self.head.tip:
             raise LogDamaged(batch.partition, batch.seq, f"does not follow batch {self.head.seq}")
         count, received_ms = checked_head(batch)
@@ -101,64 +118,54 @@ class BulkFold:
             return
         if self._is_counting:  # each batch is counted once, whoever folds which slice
             self.counts.update(counted(batch, count))
-        payload, end = batch.payload, HEADER_BYTES + count * RECORD_BYTES
-        ops = payload[HEADER_BYTES:end:RECORD_BYTES]
-        if ops.count(REDEEM) == count == batch.verdicts.count(APPLIED):
-            chosen = payload[_SLICED_BY:end:RECORD_BYTES].translate(self._selects) if self._mine.of > 1 else None
-            self._add(payload, end, count, self._stamp(batch, received_ms), b"R", chosen)
-            return
-        kinds = bytes(map(_kind, ops, batch.verdicts))
-        if _IMPOSSIBLE in kinds:
-            at = kinds.index(_IMPOSSIBLE)
-            why = f"op {ops[at]} cannot have had verdict {batch.verdicts[at]}"
-            raise LogDamaged(batch.partition, batch.seq, why)
-        if _IMPORTED in kinds:
-            self._import(batch, kinds)
-        mine = payload[_SLICED_BY:end:RECORD_BYTES].translate(self._selects)
-        chosen = bytes(a and b for a, b in zip(mine, kinds.translate(_ON_VOUCHERS), strict=True))
-        if any(chosen):
-            self._add(payload, end, count, self._stamp(batch, received_ms), kinds, chosen)
-
-    def _stamp(self, batch: Batch, received_ms: int) -> bytes:
-        return received_ms.to_bytes(6, "big") + batch.seq.to_bytes(5, "big")
-
-    def _add(self, payload: bytes, end: int, count: int, stamp: bytes, kinds: bytes, chosen: bytes | None) -> None:
-        kind = kinds if len(kinds) == 1 else b"R"
-        rows = bytearray((bytes(_NAME_BYTES) + b"\0\x01\xa0" + kind + bytes(20) + stamp + b"\x21") * count)
-        for source, place in _COLUMNS:
-            rows[place::_ROW_BYTES] = payload[source:end:RECORD_BYTES]
-        low = payload[_SERIAL_LAST:end:RECORD_BYTES]
-        rows[_NAME_BYTES - 1 :: _ROW_BYTES] = low.translate(_NAME_END)
-        rows[_NAME_BYTES::_ROW_BYTES] = low.translate(_FIELD)
-        if len(kinds) > 1:
-            rows[_NAME_BYTES + 3 :: _ROW_BYTES] = kinds
-        if _UNDONE in kinds or _LOST in kinds:
-            named = zip(_NAMES.iter_unpack(rows), kinds, strict=True)
-            self._strange.update(name for (name,), what in named if what in (_UNDONE, _LOST))
-        loose = self._loose
-        found = zip(rows[_BUCKET_AT::_ROW_BYTES], _WHOLE_ROW.iter_unpack(rows), strict=True)
-        for bucket, (row,) in found if chosen is None else compress(found, chosen):
-            loose[bucket].append(row)
-        self._loose_rows += count
-        if self._loose_rows >= LOOSE_ROWS_MAX:
+        records = batch.payload[HEADER_BYTES : HEADER_BYTES + count * RECORD_BYTES]
+        stamp = received_ms.to_bytes(6, "big") + batch.seq.to_bytes(5, "big")
+        self._loose.append((records, batch.verdicts, stamp))
+        self._loose_records += count
+        if self._loose_records >= LOOSE_RECORDS_MAX:
             self._pack()
 
     def _pack(self) -> None:
-        for loose, packed in zip(self._loose, self._packed, strict=True):
-            if loose:
-                packed.append(b"".join(loose))
-                loose.clear()
-        self._loose_rows = 0
+        """Deal what is loose into buckets. Raises LogDamaged."""
+        if not self._loose:
+            return
+        loose, self._loose, self._loose_records = self._loose, [], 0
+        records = np.frombuffer(b"".join(each[0] for each in loose), _RECORD)
+        verdicts = np.frombuffer(b"".join(each[1] for each in loose), np.uint8)
+        stamps = np.frombuffer(b"".join(each[2] for each in loose), "V11")
+        batch_of = np.repeat(np.arange(len(loose), dtype=np.uint32), [len(each[1]) for each in loose])
+        kinds = _KIND_TABLE[records["op"].astype(np.uint16) << 8 | verdicts]
+        if (kinds == _IMPOSSIBLE).any():
+            at = int(np.argmax(kinds == _IMPOSSIBLE))
+            why = f"op {records['op'][at]} cannot have had verdict {verdicts[at]}"
+            raise LogDamaged(self.partition, _seq_in(stamps[batch_of[at]].tobytes()), why)
+        if (kinds == _IMPORTED).any():
+            self._import(records, stamps, batch_of, np.flatnonzero(kinds == _IMPORTED))
+        chosen = np.flatnonzero(_ON_VOUCHERS[kinds] & self._mine[records["bucket"]])
+        buckets = records["bucket"][chosen]
+        order = chosen[np.argsort(buckets, kind="stable")]
+        rows = np.empty(len(order), _ROW)
+        for column in ("campaign", "serial", "claim"):
+            rows[column] = records[column][order]
+        rows["kind"], rows["stamp"] = kinds[order], stamps[batch_of[order]]
+        self._packed_rows += len(rows)
+        packed, at = rows.tobytes(), 0
+        for bucket, count in enumerate(np.bincount(buckets, minlength=BUCKETS).tolist()):
+            if count:
+                self._packed[bucket].append(packed[at : at + count * _ROW.itemsize])
+                at += count * _ROW.itemsize
 
-    def _import(self, batch: Batch, kinds: bytes) -> None:
-        for index, kind in enumerate(kinds):
-            at = HEADER_BYTES + index * RECORD_BYTES
-            code = batch.payload[at + 16 : at + 32]
-            if kind == _IMPORTED and self._selects[code[0]]:
+    def _import(self, records: _Rows, stamps: _Rows, batch_of: NDArray[np.uint32], places: NDArray[np.intp]) -> None:
+        found = np.empty(len(places), _IMPORT)
+        found["code"], found["registry"] = records["code"][places], records["registry"][places]
+        found["batch"] = batch_of[places]
+        for code, voucher, batch in _IMPORTS.iter_unpack(found.tobytes()):
+            if self._mine[code[0]]:
                 held = self._codes.setdefault(code[:2], {})
                 if code in held:
-                    raise LogDamaged(batch.partition, batch.seq, "an import of a code that was known took effect")
-                held[code] = batch.payload[at + 4 : at + 16]
+                    why = "an import of a code that was known took effect"
+                    raise LogDamaged(self.partition, _seq_in(stamps[batch].tobytes()), why)
+                held[code] = voucher
 
     def put(self, key: bytes, held: bytes | Fields) -> None:
         """A hash as it was finished before, by a fold of the same slice that ended at the head this one began with.
@@ -168,6 +175,7 @@ class BulkFold:
         _, _, rest = key.partition(b"}")
         if rest[:1] == b"r":
             assert isinstance(held, dict), "codes are kept by field"
+            self._pack()
             prefix = bytes.fromhex(rest[1:].decode())
             since = self._codes.get(prefix, {})
             if since.keys() & held.keys():
@@ -179,95 +187,127 @@ class BulkFold:
     # --- taking out ---
 
     def keys(self) -> set[bytes]:
-        """Of every hash in which something happened, and of those that were put in."""
+        """Of every hash in which something happened, and of those that were put in. Raises LogDamaged."""
         self._pack()
-        names = {name for packed in self._packed for rows in packed for (name,) in _NAMES.iter_unpack(rows)}
-        return {*map(self._key, names), *self._base, *map(self._key_of_codes, self._codes)}
+        found = {*self._base, *map(self._key_of_codes, self._codes)}
+        for packed in self._groups():
+            rows = np.frombuffer(b"".join(packed), _ROW)
+            found.update(self._keys(_in_order(rows)))
+        return found
 
-    def finished(self, purged: Iterable[int] = ()) -> Iterator[Finished]:
-        """Every hash, but those of purged campaigns; each is let go of as it is told. Raises LogDamaged."""
-        gone = {campaign.to_bytes(4, "big") for campaign in purged}
+    def finished(self, purged: Collection[int] = ()) -> Iterator[Finished]:
+        """Every hash, but those of purged campaigns; each is let go of as it is told.
+
+        Raises LogDamaged, also while it is gone through.
+        """
         self._pack()
-        base, strange = self._base, self._strange
-        for packed in self._packed:
-            pieces: defaultdict[bytes, bytes] = defaultdict(bytes)
-            for rows in packed:
-                for name, piece in _ROW.iter_unpack(rows):
-                    pieces[name] += piece
+        return self._finished(frozenset(purged))
+
+    def _groups(self) -> list[list[bytes]]:
+        """What is to be sorted together: a bucket, or everything where it is little."""
+        if self._packed_rows > LOOSE_RECORDS_MAX:
+            return [packed for packed in self._packed if packed]
+        return [[rows for packed in self._packed for rows in packed]]
+
+    def _finished(self, purged: frozenset[int]) -> Iterator[Finished]:
+        for packed in self._groups():
+            rows = np.frombuffer(b"".join(packed), _ROW)
             packed.clear()
-            for name, side_by_side in pieces.items():
-                key = self._key(name)
-                held = base.pop(key, b"") if base else b""
-                if gone and name[:4] in gone:
-                    continue
-                if isinstance(held, dict):
-                    values = {int(field): value for field, value in held.items()}
-                    yield key, self._worked_out(name, side_by_side, values)
-                    continue
-                whole = held + side_by_side
-                if len(set(whole[::PIECE_BYTES])) * PIECE_BYTES == len(whole) and name not in strange:
-                    yield key, whole
-                else:
-                    yield key, self._worked_out(name, whole, {})
-        while base:  # nothing happened to these
-            key, held = base.popitem()
-            if not gone or _campaign_of(key) not in gone:
+            if purged:
+                rows = _taken(rows, np.flatnonzero(~np.isin(rows["campaign"], list(purged))))
+            yield from self._hashes(_in_order(rows))
+        while self._base:  # nothing happened to these
+            key, held = self._base.popitem()
+            if not purged or _campaign_and_row(key)[0] not in purged:
                 yield key, held
+        gone = {campaign.to_bytes(4, "big") for campaign in purged}
         while self._codes:
             prefix, codes = self._codes.popitem()
             kept = {code: value for code, value in codes.items() if value[:4] not in gone} if gone else codes
             if kept:
                 yield self._key_of_codes(prefix), kept
 
-    def _key(self, name: bytes) -> bytes:
-        return b"{%d}v%d:%d" % (self.partition, *_campaign_and_row(name))
+    def _hashes(self, rows: _Rows) -> Iterator[Finished]:
+        """Of rows in their order."""
+        serials, starts = rows["serial"], _starts_of(rows)
+        again = ~_changes(rows, serials)
+        again |= _STRANGE[rows["kind"]]
+        odd = np.zeros(len(starts), np.bool_)
+        odd[np.searchsorted(starts, np.flatnonzero(again), side="right") - 1] = True
+        pieces = np.empty(len(rows), _PIECE)
+        pieces["field"], pieces["entry"] = serials & 63, rows["entry"]
+        pieces["behind_field"], pieces["string"], pieces["behind"] = 1, 0xA0, 33
+        blob, base = pieces.tobytes(), self._base
+        starts *= PIECE_BYTES
+        cuts = [*starts.tolist(), len(blob)]
+        for key, start, end, is_odd in zip(self._keys(rows), cuts, cuts[1:], odd.tolist(), strict=False):
+            since = blob[start:end]
+            held = base.pop(key, b"") if base else b""
+            if isinstance(held, dict):
+                yield key, self._worked_out(key, since, {int(field): value for field, value in held.items()})
+            elif is_odd or (held and not set(held[::PIECE_BYTES]).isdisjoint(since[::PIECE_BYTES])):
+                yield key, self._worked_out(key, held + since, {})
+            else:
+                yield key, held + since
+
+    def _keys(self, rows: _Rows) -> Iterator[bytes]:
+        starts = _starts_of(rows)
+        names = zip(rows["campaign"][starts].tolist(), (rows["serial"][starts] >> 6).tolist(), strict=True)
+        return (b"{%d}v%d:%d" % (self.partition, campaign, row) for campaign, row in names)
 
     def _key_of_codes(self, prefix: bytes) -> bytes:
         return b"{%d}r%s" % (self.partition, prefix.hex().encode())
 
-    def _worked_out(self, name: bytes, pieces: bytes, held: dict[int, bytes]) -> Fields:
+    def _worked_out(self, key: bytes, pieces: bytes, held: dict[int, bytes]) -> Fields:
         values = dict(held)
-        for field, _, _, kind, claim, stamp, _ in _PIECE.iter_unpack(pieces):
-            op, verdict = _KIND_OF[kind[0]]
+        for field, kind, claim, stamp in _ENTRIES.iter_unpack(pieces):
+            op, verdict = _PAIRS[kind]
             value = next_value(values.get(field, b""), op, verdict, claim, stamp)
             if value is None:
-                campaign, row = _campaign_and_row(name)
-                seq = int.from_bytes(stamp[6:], "big")
+                campaign, row = _campaign_and_row(key)
                 why = f"op {op} cannot have had verdict {verdict} on voucher {campaign}-{row * 64 + field}"
-                raise LogDamaged(self.partition, seq, why)
+                raise LogDamaged(self.partition, _seq_in(stamp), why)
             values[field] = value
         return {b"%d" % field: value for field, value in values.items()}
 
 
-_ON_VOUCHERS = bytes(kind not in (_NO_EFFECT, _IMPORTED) for kind in range(256))
+def _taken(rows: _Rows, places: NDArray[np.intp]) -> _Rows:
+    whole: _Rows = rows.view(_WHOLE_ROW)[places]  # field by field it takes fifteen times as long
+    return whole.view(_ROW)
 
 
-def _kind(op: int, verdict: int) -> int:
-    """What a record did: a letter, or nothing; _IMPOSSIBLE for what no claim ever says."""
-    if verdict > TOMBSTONED and verdict != CONFLICT:
-        return _NO_EFFECT
-    return _KIND_BYTES.get((op, verdict), _IMPOSSIBLE)
+def _in_order(rows: _Rows) -> _Rows:
+    """By campaign, then serial; events of one voucher as they came."""
+    if not len(rows):
+        return rows
+    campaigns, serials = rows["campaign"].astype(np.uint64), rows["serial"]
+    campaign_bits, serial_bits = int(campaigns.max()).bit_length(), int(serials.max()).bit_length()
+    place_bits = len(rows).bit_length()
+    if campaign_bits + serial_bits + place_bits > 64:
+        return _taken(rows, np.lexsort((serials, campaigns)))
+    # Numbers are sorted several times as fast as places are by them, so each takes its place along.
+    numbers = campaigns << np.uint64(serial_bits + place_bits) | serials << np.uint64(place_bits)
+    numbers |= np.arange(len(rows), dtype=np.uint64)
+    numbers.sort()
+    return _taken(rows, (numbers & np.uint64((1 << place_bits) - 1)).astype(np.intp))
 
 
-def _campaign_and_row(name: bytes) -> tuple[int, int]:
-    campaign, serial = REGISTRY_VALUE.unpack(name)
-    return campaign, serial >> 6
+def _changes(rows: _Rows, numbers: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Whether a row's number, or its campaign, is another one than that of the row before it."""
+    changes = np.ones(len(rows), np.bool_)
+    changes[1:] = (numbers[1:] != numbers[:-1]) | (rows["campaign"][1:] != rows["campaign"][:-1])
+    return changes
 
 
-def _campaign_of(key: bytes) -> bytes:
-    return int(key.partition(b"}v")[2].partition(b":")[0]).to_bytes(4, "big")
+def _starts_of(rows: _Rows) -> NDArray[np.intp]:
+    """Where each hash begins in rows in their order."""
+    return np.flatnonzero(_changes(rows, rows["serial"] >> np.uint64(6)))
 
 
-def by_field(held: bytes | Fields) -> Fields:
-    """What a finished hash holds, by field."""
-    if isinstance(held, dict):
-        return held
-    return {b"%d" % piece[0]: piece[3 : 3 + ENTRY_BYTES] for (piece,) in _WHOLE.iter_unpack(held)}
+def _seq_in(stamp: bytes) -> int:
+    return int.from_bytes(stamp[6:], "big")
 
 
-def fields_in(held: bytes | Fields) -> int:
-    """How many fields a finished hash has."""
-    return len(held) if isinstance(held, dict) else len(held) // PIECE_BYTES
-
-
-_WHOLE = Struct(f"{PIECE_BYTES}s")
+def _campaign_and_row(key: bytes) -> tuple[int, int]:
+    campaign, _, row = key.partition(b"}v")[2].partition(b":")
+    return int(campaign), int(row)

@@ -28,7 +28,7 @@ from mmap import mmap
 import anycrc
 import msgspec
 
-from eventstore.bulk_fold import PIECE_BYTES, Fields, Finished
+from eventstore.finished import PIECE_BYTES, Fields, Finished
 from eventstore.log import Head
 from eventstore.vouchers import head_key, head_value
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
-from eventstore.bulk_fold import Finished
+from eventstore.finished import Finished
 from eventstore.log import Head
 from eventstore.snapshot import (
     END,

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 import msgspec
 import redis.exceptions
 
-from eventstore.bulk_fold import Finished
 from eventstore.events import IMPORT, Record, iter_records, payload_head
+from eventstore.finished import Finished
 from eventstore.log import EMPTY_HEAD, TIP_BYTES, Batch, Head
 from eventstore.vouchers import head_key, registry_key, voucher_key
 from gateway.cluster import ANSWER_S_MAX, Cluster, Valkey, home_of

@@ -13,7 +13,7 @@ from gateway.cli_output import EXIT_DIFFERENT, Fault, next_step, print_one, prin
 from gateway.cli_session import data_directory, loaded, takes_data
 
 if TYPE_CHECKING:
-    from eventstore.bulk_fold import Finished
+    from eventstore.finished import Finished
     from eventstore.snapshot import Manifest
     from gateway.claims import ValkeyArbiter
     from gateway.cluster import Valkey
@@ -107,7 +107,7 @@ async def _load(arbiter: "ValkeyArbiter", folded: "Folded", partition: int, adva
 
 
 def _counted(hashes: "Iterable[Finished]", advance: Callable[[int], None]) -> "Iterator[Finished]":
-    from eventstore.bulk_fold import PIECE_BYTES
+    from eventstore.finished import PIECE_BYTES
 
     vouchers = 0
     for key, held in hashes:

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from eventstore.bulk_fold import Finished, fields_in
+from eventstore.finished import Finished, fields_in
 from eventstore.log import Head
 from eventstore.snapshot import dump
 from eventstore.vouchers import head_key, head_value

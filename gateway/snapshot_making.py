@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from eventstore.bulk_fold import SLICES_MAX
+from eventstore.finished import SLICES_MAX
 from eventstore.log import EMPTY_HEAD, Head, LogDamaged
 from eventstore.snapshot import Manifest, Section
 from eventstore.snapshot_file import PART_SUFFIX

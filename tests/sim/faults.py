@@ -12,7 +12,8 @@ from sim.operator_desk import Operator
 from sim.terminals import Terminal
 from sim.valkey_model import ModelValkey
 
-from eventstore.bulk_fold import BulkFold, by_field
+from eventstore.bulk_fold import BulkFold
+from eventstore.finished import by_field
 from eventstore.vouchers import head_key, head_value
 
 SLOWNESS = 20  # times slower, while something is slow

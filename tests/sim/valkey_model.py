@@ -13,7 +13,7 @@ from typing import Any
 from redis.exceptions import BusyLoadingError, OutOfMemoryError, ResponseError
 from sim import valkey_rules
 
-from eventstore.bulk_fold import by_field
+from eventstore.finished import by_field
 from eventstore.snapshot import rows_in
 
 IMPORT = 4

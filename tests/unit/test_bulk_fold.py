@@ -5,8 +5,9 @@ import random
 import pytest
 from log_batches import head_of, id16, record, redeemed
 
-from eventstore.bulk_fold import BulkFold, Fields, Slice, by_field, fields_in
+from eventstore.bulk_fold import BulkFold, Slice
 from eventstore.events import CONFLICT, IMPORT, REDEEM, REVERSE, VOID
+from eventstore.finished import Fields, by_field, fields_in
 from eventstore.log import EMPTY_HEAD, Batch, Head, LogDamaged
 from eventstore.snapshot import apart, row, rows_in
 from eventstore.vouchers import FoldedState, apply_batch, empty_state, next_value, registry_key, voucher_key
@@ -93,7 +94,7 @@ def put_behind(fold: BulkFold, rows: bytes) -> dict[bytes, Fields]:
 def test_it_is_the_same_fold_also_when_it_was_written_down_in_between(
     seed: int, slices: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eventstore.bulk_fold.LOOSE_ROWS_MAX", 1 + 97 * (seed % 3))
+    monkeypatch.setattr("eventstore.bulk_fold.LOOSE_RECORDS_MAX", 1 + 97 * (seed % 3))
     batches = chain(seed, 60, partition=seed % 3, plain=seed % 4 == 3)
     partition, cut = batches[0].partition, 20 + seed
     purged = (2,) if seed % 2 else ()

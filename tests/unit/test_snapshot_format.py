@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from log_batches import AT_MS, id16
 
-from eventstore.bulk_fold import PIECE_BYTES, Fields
+from eventstore.finished import PIECE_BYTES, Fields
 from eventstore.log import Head
 from eventstore.snapshot import (
     END,

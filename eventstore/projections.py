@@ -121,12 +121,8 @@ class RedemptionIndex:
     async def reset(self) -> None:
         await asyncio.get_running_loop().run_in_executor(self._writer, self._reset)
 
-    async def find(self, redemption_id: bytes) -> Place | None:
-        """(partition, seq, index) of the record that answers this id, if it is indexed yet."""
-        return await asyncio.get_running_loop().run_in_executor(self._reader, self._find, redemption_id)
-
     async def find_many(self, redemption_ids: Sequence[bytes]) -> dict[bytes, Place]:
-        """Those of these ids that are indexed, each with its place (see `find`)."""
+        """(partition, seq, index) of the record that answers each id; without the ids that are not indexed yet."""
         return await asyncio.get_running_loop().run_in_executor(self._reader, self._find_many, redemption_ids)
 
     async def ids_dated(self, after_ms: int, until_ms: int, limit: int) -> list[bytes]:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from eventstore.events import NO_ID, RECORD, REDEEM, Extra
-from eventstore.log import LogDamaged, LogLost
+from eventstore.log import LogLost
 from eventstore.offline_events import Acceptance, OfflineConflict
 from eventstore.vouchers import LOST, REDEEMED, REVERSED, VOIDED, Entry, entry_of, voucher_key
 from gateway.campaign import Campaign
@@ -25,7 +25,7 @@ from gateway.desk import Desk
 from gateway.directory import Directory, Rejected, Terminal
 from gateway.identity import SCANNED_MS_END, Spot, claim_id_of, fault_of, partition_of
 from gateway.lane import Asked, Lane
-from gateway.ledger import Found, Ledger
+from gateway.ledger import Found, Ledger, looked_up
 from gateway.messages import ID_BYTES, Fact, Redeem, Verdict
 from gateway.offline_codes import OfflineKeys
 from gateway.offline_rules import Outage, breaches
@@ -64,16 +64,13 @@ class Facts:
             return _unresolved(len(facts))
         answered: asyncio.Future[Asked] = asyncio.get_running_loop().create_future()
         asked = Asked(len(facts), partial(_settle_once, answered))
-        try:
-            logged = await self._ledger.find_many([fact.redeem.redemption_id for fact in facts])
-        except LogDamaged as damage:
-            self._lanes[damage.partition].halt(str(damage))
-            return _unresolved(len(facts))
-        except LogLost:
-            return _unresolved(len(facts))
+        logged = await looked_up(self._ledger, self._lanes, [fact.redeem.redemption_id for fact in facts])
         for index, fact in enumerate(facts):
+            if fact.redeem.redemption_id not in logged:
+                asked.give_up(index, 1)
+                continue
             try:
-                await self._take_one(asked, index, terminal, fact, logged.get(fact.redeem.redemption_id), outage)
+                await self._take_one(asked, index, terminal, fact, logged[fact.redeem.redemption_id], outage)
             except (ArbiterLost, ArbiterRefused, LogLost):
                 asked.give_up(index, 1)
         await answered
@@ -192,7 +189,7 @@ class Facts:
     # --- conflicts ---
 
     async def _report(
-        self, terminal: Terminal, facts: Sequence[Fact], asked: Asked, logged: Mapping[bytes, Found]
+        self, terminal: Terminal, facts: Sequence[Fact], asked: Asked, logged: Mapping[bytes, Found | None]
     ) -> None:
         """Write the conflicts of a message that are not written yet. Raises ControlBusy, LogLost, LogFailed."""
         places = {

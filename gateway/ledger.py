@@ -1,19 +1,24 @@
 """What became of a redemption id: the index says where, the log says what."""
 
-from collections.abc import Sequence
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol
 
 import msgspec
 
 from eventstore.events import APPLIED, IMPORT, REVERSE, Extra, Record, extras_of, iter_records, payload_head, record_at
 from eventstore.follower import Follower
 from eventstore.log import Batch, EventLog, LogDamaged, LogLost
-from eventstore.projections import Place, RedemptionIndex
+from eventstore.projections import RedemptionIndex
 from eventstore.vouchers import REVERSED, Entry
 from gateway.ids import RecentIds
+from gateway.lane import Lane
 
 AHEAD_MS_MAX = 86_400_000  # a clock more than a day ahead is noticed by people
 AHEAD_IDS_MAX = 10_000  # more ids from the future than this, and all up to the newest of them are looked up
 FOUND_TOGETHER = 128  # looked up at a time: each comes with its record
+LOOK_UP_S_MAX = 5.0  # the till has asked again by then; a rebuild of the index may take longer
 RECENT_BATCHES = 256  # read back at start, per partition: what retries of the last minutes may ask for
 SEARCH_BATCHES = 256  # read at a time: at most about 20 MB
 
@@ -31,6 +36,46 @@ class Found(msgspec.Struct, frozen=True):
     undone: Entry | None = None  # its reversal, if there was one
 
 
+def claim_of(found: Found | None) -> bytes | None:
+    """The claim id that an id stands for; None if it was never used for a voucher."""
+    return found.record.claim_id if found is not None and found.record.campaign else None
+
+
+class Lookup(msgspec.Struct, frozen=True):
+    """What the log says of some ids; the ones in neither were never used."""
+
+    found: dict[bytes, Found]
+    damaged: dict[bytes, LogDamaged]  # their batch cannot be read: nobody knows what they stand for
+
+
+class UsedIds(Protocol):
+    """Who knows what ids stand for."""
+
+    async def find_many(self, redemption_ids: Sequence[bytes]) -> Lookup:
+        """What these redemption ids stand for in the log, caught up to now. Raises LogDamaged, LogFailed, LogLost."""
+        ...
+
+
+async def looked_up(used: UsedIds, lanes: Sequence[Lane], ids: Sequence[bytes]) -> Mapping[bytes, Found | None]:
+    """What stands in the log under each id (None: nothing yet); without the ids of which nobody can tell now.
+
+    A partition that turns out to be damaged halts.
+    """
+    if not ids:
+        return {}
+    try:
+        async with asyncio.timeout(LOOK_UP_S_MAX):
+            looked = await used.find_many(ids)
+    except (LogLost, TimeoutError):
+        return {}
+    except LogDamaged as damage:
+        lanes[damage.partition].halt(str(damage))
+        return {}
+    for found in looked.damaged.values():
+        lanes[found.partition].halt(str(found))
+    return {name: looked.found.get(name) for name in ids if name not in looked.damaged}
+
+
 class Ledger:
     """Looks up ids, caught up to everything durable when the question came."""
 
@@ -38,26 +83,33 @@ class Ledger:
         self._log, self._follower, self._index = log, follower, index
 
     async def find(self, redemption_id: bytes) -> Found | None:
-        """The place where the id took effect first, else where it was first refused; None if it was never used."""
-        await self._caught_up()
-        place = await self._index.find(redemption_id)
-        if place is None:
-            return None
-        return await self._at(place)
+        """The place where the id took effect first, else where it was first refused; None if it was never used.
 
-    async def find_many(self, redemption_ids: Sequence[bytes]) -> dict[bytes, Found]:
-        """Those of these ids that were ever used, looked up together."""
-        await self._caught_up()
-        places = await self._index.find_many(redemption_ids)
-        return {redemption_id: await self._at(place) for redemption_id, place in places.items()}
+        Raises LogDamaged, LogFailed, LogLost.
+        """
+        looked = await self.find_many([redemption_id])
+        if redemption_id in looked.damaged:
+            raise looked.damaged[redemption_id]
+        return looked.found.get(redemption_id)
 
-    async def _at(self, place: Place) -> Found:
-        partition, seq, index = place
-        batch = (await self._log.read(partition, seq, 1))[0]
-        _, _, at_ms = payload_head(batch.payload)
-        record = record_at(batch.payload, index)
-        extra = extras_of(batch.payload).get(index, Extra())
-        return Found(record, batch.verdicts[index], at_ms, partition, seq, index, extra)
+    async def find_many(self, redemption_ids: Sequence[bytes]) -> Lookup:
+        """These ids, looked up together: one look at the index, one read of each batch. Raises as `find` does.
+
+        A batch that is damaged is told of; LogDamaged is raised where the log cannot be followed to its end.
+        """
+        await self._caught_up()
+        looked = Lookup({}, {})
+        wanted: defaultdict[tuple[int, int], list[tuple[bytes, int]]] = defaultdict(list)
+        for redemption_id, (partition, seq, index) in (await self._index.find_many(redemption_ids)).items():
+            wanted[partition, seq].append((redemption_id, index))
+        for (partition, seq), ids in wanted.items():
+            try:
+                batch = (await self._log.read(partition, seq, 1))[0]
+            except LogDamaged as damage:
+                looked.damaged.update((redemption_id, damage) for redemption_id, _ in ids)
+            else:
+                looked.found.update(_found_in(batch, ids))
+        return looked
 
     async def _caught_up(self) -> None:
         for partition in range(self._log.partitions):  # not what our lanes know: another gateway may have logged it
@@ -92,10 +144,14 @@ class Ledger:
         await self._caught_up()
         return await index.ids_dated(after_ms, until_ms, AHEAD_IDS_MAX)
 
-    async def claim_id_of(self, redemption_id: bytes) -> bytes | None:
-        """What this id stands for in the log; None if it was never used for a voucher."""
-        found = await self.find(redemption_id)
-        return found.record.claim_id if found and found.record.campaign else None
+
+def _found_in(batch: Batch, ids: Sequence[tuple[bytes, int]]) -> Iterator[tuple[bytes, Found]]:
+    """What stands in a batch under these ids, each at its index."""
+    _, _, at_ms = payload_head(batch.payload)
+    extras = extras_of(batch.payload)
+    for redemption_id, index in ids:
+        record, extra = record_at(batch.payload, index), extras.get(index, Extra())
+        yield redemption_id, Found(record, batch.verdicts[index], at_ms, batch.partition, batch.seq, index, extra)
 
 
 def _reversal_in(batch: Batch, claim_id: bytes) -> Entry | None:
@@ -137,9 +193,12 @@ async def add_ids_ahead(recent: RecentIds, ledger: Ledger, index: RedemptionInde
         ahead = await ledger.ids_dated(index, floor_ms, now_ms + AHEAD_MS_MAX)
         for first in range(0, len(ahead), FOUND_TOGETHER):
             unknown = [one for one in ahead[first : first + FOUND_TOGETHER] if recent.get(one) is None]
-            for redemption_id, found in (await ledger.find_many(unknown)).items():
+            looked = await ledger.find_many(unknown)
+            for redemption_id, found in looked.found.items():
                 if found.record.campaign and recent.get(redemption_id) is None:
                     recent.put(redemption_id, found.record.claim_id, now_ms)
+            if looked.damaged:
+                return  # as below
     except (LogDamaged, LogLost):  # the damaged partition halts when it is asked; until then, every id is looked up
         return
     newest_ms = int.from_bytes(ahead[-1][:6], "big") if len(ahead) == AHEAD_IDS_MAX else floor_ms

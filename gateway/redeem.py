@@ -14,11 +14,10 @@ another terminal is never a repeat.
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 from eventstore.events import NO_ID, RECORD, REDEEM, Extra
-from eventstore.log import LogDamaged, LogLost
+from eventstore.log import LogLost
 from eventstore.vouchers import voucher_key
 from gateway.campaign import SIGNED, decide
 from gateway.claims import Arbiter
@@ -29,23 +28,15 @@ from gateway.guesses import Guesses
 from gateway.identity import NO_BODY, SCANNED_MS_END, Spot, claim_id_of, fault_of, pack_claim, partition_of
 from gateway.ids import RecentIds
 from gateway.lane import Asked, Lane
+from gateway.ledger import LOOK_UP_S_MAX, Found, UsedIds, claim_of, looked_up
 from gateway.messages import ID_BYTES, Redeem, Verdict
 from gateway.pipe import ArbiterLost, ArbiterRefused
 from gateway.registry import Nowhere, Registry
 from gateway.standings import Standings
 
-LOOK_UP_S_MAX = 5.0  # the till has asked again by then; a rebuild of the index may take longer
 SLOW_SCANS_MAX = 4096  # scans waiting for a look-up; more is shed as UNRESOLVED, and the till asks again
 _UNKNOWN, _FORGED = Verdict.UNKNOWN_CODE, Verdict.FORGED
 pack = RECORD.pack
-
-
-class UsedIds(Protocol):
-    """The slow half of refusing a reused id."""
-
-    async def claim_id_of(self, redemption_id: bytes) -> bytes | None:
-        """The claim id this redemption id stands for in the log, caught up to now; None if it was never used."""
-        ...
 
 
 class Redeemer:
@@ -299,30 +290,28 @@ class Redeemer:
                 async with asyncio.timeout(LOOK_UP_S_MAX):
                     await self._control.confirm()
                     spots = await self._registry.find([self.ring.parse(scans[index].code) for index in slow])
+            named = [scans[i].redemption_id for i, spot in zip(slow, spots, strict=True) if isinstance(spot, Spot)]
+            logged = await looked_up(self._used, self._lanes, [one for one in named if self._is_strange(one)])
             for index, spot in zip(slow, spots, strict=True):
-                if spot is None or not await self._knows(scans[index], spot, terminal.number):
+                if spot is None or not self._learn(logged, scans[index], spot, terminal.number):
                     asked.give_up(index, 1)
                 else:
                     self._admit_found(asked, index, terminal.number, scans[index], spot)
         finally:
             self._slow_scans -= len(slow)
 
-    async def _knows(self, scan: Redeem, spot: Spot | Nowhere, terminal: int) -> bool:
-        """Bring what this scan's id stands for into memory, if memory cannot tell; False: it could not be found out."""
+    def _is_strange(self, redemption_id: bytes) -> bool:
+        return len(redemption_id) == ID_BYTES and self.recent.is_strange(redemption_id)
+
+    def _learn(self, logged: Mapping[bytes, Found | None], scan: Redeem, spot: Spot | Nowhere, terminal: int) -> bool:
+        """Bring what this scan's id stands for into memory, if memory cannot tell; False: nobody can."""
         redemption_id = scan.redemption_id
-        if isinstance(spot, Nowhere) or len(redemption_id) != ID_BYTES or not self.recent.is_strange(redemption_id):
+        if isinstance(spot, Nowhere) or not self._is_strange(redemption_id):
             return True
-        try:
-            async with asyncio.timeout(LOOK_UP_S_MAX):
-                first = await self._used.claim_id_of(redemption_id)
-        except (LogLost, TimeoutError):
+        if redemption_id not in logged:
             return False
-        except LogDamaged as damage:
-            self._lanes[damage.partition].halt(str(damage))
-            return False
-        if self.recent.is_strange(redemption_id):  # nobody was quicker while we looked
-            claim_id = first or claim_id_of(terminal, scan, spot.campaign, spot.serial)
-            self.recent.put(redemption_id, claim_id, self._rules.tick())
+        claim_id = claim_of(logged[redemption_id]) or claim_id_of(terminal, scan, spot.campaign, spot.serial)
+        self.recent.put(redemption_id, claim_id, self._rules.tick())
         return True
 
     def _admit_found(self, asked: Asked, index: int, number: int, scan: Redeem, spot: Spot | Nowhere) -> None:

@@ -7,10 +7,10 @@ there: a claim id names its terminal. And a reversal must be no oracle: an unkno
 campaign that is not for this store is not acknowledged.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from eventstore.events import NO_ID, RECORD, REDEEM, REVERSE, Extra
-from eventstore.log import LogDamaged, LogLost
+from eventstore.log import LogLost
 from eventstore.vouchers import voucher_key
 from gateway.campaign import SIGNED, Made, decide_reversal, is_eligible
 from gateway.codes import Refused
@@ -18,7 +18,7 @@ from gateway.control import Control
 from gateway.desk import REASON_CHARS_MAX, Desk
 from gateway.identity import Spot, claim_id_of, fault_of, fault_of_reversal, partition_of
 from gateway.lane import Asked, Lane
-from gateway.ledger import Found, Ledger
+from gateway.ledger import Found, Ledger, claim_of, looked_up
 from gateway.messages import ID_BYTES, Reverse, Verdict
 from gateway.redeem import Redeemer
 from gateway.roles import Action, Principal, may
@@ -51,28 +51,36 @@ class Reversals:
         if not self._control.is_confirmed():
             asked.give_up(0, len(reversals))
             return
+        sound = [reversal for reversal in reversals if fault_of_reversal(reversal) is None]
+        ids = [name for one in sound for name in (one.redemption_id, one.reversal_id)]
+        logged = await looked_up(self._ledger, self._lanes, ids)
         for index, reversal in enumerate(reversals):
             fault = fault_of_reversal(reversal)
             if fault is not None:
                 asked.notes[index] = fault
                 self._add_reversal(asked, index, terminal, reversal, Verdict.UNREADABLE, None, NO_ID)
-                continue
-            await self._reverse_one(asker, asked, index, terminal, reversal)
+            elif reversal.redemption_id not in logged or reversal.reversal_id not in logged:
+                asked.give_up(index, 1)
+            else:
+                await self._reverse_one(asker, asked, index, terminal, reversal, logged)
 
-    async def _reverse_one(self, asker: Principal, asked: Asked, index: int, terminal: int, reversal: Reverse) -> None:
-        try:
-            found = await self._ledger.find(reversal.redemption_id)
-            used = self._redeemer.recent.get(reversal.reversal_id)
-            used = used or await self._ledger.claim_id_of(reversal.reversal_id)
-            if found is not None and found.record.terminal not in self._control.directory.terminals:
+    async def _reverse_one(
+        self,
+        asker: Principal,
+        asked: Asked,
+        index: int,
+        terminal: int,
+        reversal: Reverse,
+        logged: Mapping[bytes, Found | None],
+    ) -> None:
+        found = logged[reversal.redemption_id]
+        used = self._redeemer.recent.get(reversal.reversal_id) or claim_of(logged[reversal.reversal_id])
+        if found is not None and found.record.terminal not in self._control.directory.terminals:
+            try:
                 await self._control.confirm()  # it was enrolled, and redeemed, at another gateway a moment ago
-        except LogDamaged as damage:
-            self._lanes[damage.partition].halt(str(damage))
-            asked.give_up(index, 1)
-            return
-        except LogLost:
-            asked.give_up(index, 1)
-            return
+            except LogLost:
+                asked.give_up(index, 1)
+                return
         if found is None and self._redeemer.recent.get(reversal.redemption_id) is not None and not reversal.original:
             asked.give_up(index, 1)  # it is on its way: neither "not found" nor anything else would be true
             return

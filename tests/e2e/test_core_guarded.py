@@ -1,7 +1,7 @@
 """What the core must not do: be an oracle, believe a Valkey that lost something, let a burst outrun a lock."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -13,6 +13,7 @@ from eventstore.events import CampaignCreated, CampaignPaused
 from gateway.directory import Rejected
 from gateway.guesses import GUESSES_MAX
 from gateway.lane import Asked
+from gateway.ledger import Lookup
 from gateway.messages import Reverse, Verdict
 from gateway.pipe import ArbiterRefused
 from gateway.roles import Principal
@@ -96,14 +97,14 @@ async def test_a_retry_is_no_second_guess(w: World) -> None:
 async def test_the_slow_way_judges_after_its_last_wait(w: World) -> None:
     (code,) = await w.codes(1)
     gate, entered = asyncio.Event(), asyncio.Event()
-    real = w.core.ledger.claim_id_of
+    real = w.core.ledger.find_many
 
-    async def held(redemption_id: bytes) -> bytes | None:
+    async def held(redemption_ids: Sequence[bytes]) -> Lookup:
         entered.set()
         await gate.wait()
-        return await real(redemption_id)
+        return await real(redemption_ids)
 
-    w.core.redeemer._used = type("Held", (), {"claim_id_of": staticmethod(held)})()
+    w.core.redeemer._used = type("Held", (), {"find_many": staticmethod(held)})()
     asked = asyncio.ensure_future(w.verdict(1, w.scan(code, b"\x11" * 16)))
     await entered.wait()
     await w.write(CampaignPaused(campaign=1))

@@ -11,6 +11,7 @@ from stream_world import site
 
 from gateway.core import LOG_FILE
 from gateway.lane import LaneState
+from gateway.ledger import looked_up
 from gateway.messages import Reverse, Verdict
 from gateway.recovery import PartitionHalted
 
@@ -89,3 +90,23 @@ async def test_a_reversal_that_meets_a_damaged_batch_halts_its_partition(tmp_pat
         assert here.w.core.lanes[0].state is LaneState.HALTED
         assert (await till.verdict(here.w.scan(code)))[0] is Verdict.UNRESOLVED
         assert not here.w.core.fatal.done()
+
+
+async def test_a_damaged_batch_costs_the_ids_in_it_and_no_others(tmp_path: Path, valkey_endpoint: str) -> None:
+    async with world(tmp_path, valkey_endpoint, partitions=2) as w:
+        places = {}
+        for code in (await w.codes(640))[::32]:  # neighbours share a partition
+            scan = w.scan(code)
+            asked = await w.redeem(1, scan)
+            places[scan.redemption_id] = asked.places[0][1:3]
+        lost = [name for name, (partition, _) in places.items() if partition == 0][0]
+        kept = [name for name in places if name != lost]
+        assert {places[name][0] for name in kept} == {0, 1}
+        damage(tmp_path, places[lost][1])
+        never = new_id()
+        logged = await looked_up(w.core.ledger, w.core.lanes, [lost, never, *kept])
+        assert lost not in logged
+        assert logged[never] is None
+        assert [found and found.record.redemption_id for found in map(logged.get, kept)] == kept
+        assert [lane.state for lane in w.core.lanes] == [LaneState.HALTED, LaneState.ADMITTING]
+        assert set(await looked_up(w.core.ledger, w.core.lanes, kept)) == set(kept)

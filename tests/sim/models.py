@@ -322,8 +322,3 @@ class ModelIndex:
     async def find_many(self, redemption_ids: Sequence[bytes]) -> dict[bytes, tuple[int, int, int]]:
         await self._loop.sleep(self._pace.delay_s())
         return {name: self._places[name][1] for name in redemption_ids if name in self._places}
-
-    async def find(self, redemption_id: bytes) -> tuple[int, int, int] | None:
-        await self._loop.sleep(self._pace.delay_s())
-        known = self._places.get(redemption_id)
-        return None if known is None else known[1]

@@ -12,7 +12,7 @@ from eventstore.events import IMPORT, REDEEM, REVERSE, VOID, IdReused, encode_re
 from eventstore.follower import FOLLOW_BATCHES, POLL_SECONDS, Follower, FollowerEnded
 from eventstore.log import EMPTY_HEAD, Batch, EventLog, LogDamaged
 from eventstore.memory_log import MemoryLog
-from eventstore.projections import RedemptionIndex, StoreCounters, Tally
+from eventstore.projections import Place, RedemptionIndex, StoreCounters, Tally
 
 APPLIED, TOMBSTONED, REPEATED, ALREADY_REDEEMED = 0, 1, 2, 21
 A, B, C, D = (id16(name) for name in "abcd")
@@ -44,6 +44,10 @@ async def catch_up(log: EventLog, index: RedemptionIndex) -> None:
             await follower.wait_until(partition, (await log.head(partition)).seq)
 
 
+async def place_of(index: RedemptionIndex, name: bytes) -> Place | None:
+    return (await index.find_many([name])).get(name)
+
+
 @pytest.fixture
 async def index(tmp_path: Path) -> AsyncIterator[RedemptionIndex]:
     opened = RedemptionIndex.open(tmp_path / "index.db", 2, "tests")
@@ -56,15 +60,15 @@ async def test_every_redemption_and_reversal_is_found(index: RedemptionIndex) ->
     await append(log, 1, row(A, APPLIED), row(B, ALREADY_REDEEMED), row(C, TOMBSTONED, REVERSE))
     await append(log, 1, row(D, 12))
     await catch_up(log, index)
-    assert [await index.find(name) for name in (A, B, C, D)] == [(1, 1, 0), (1, 1, 1), (1, 1, 2), (1, 2, 0)]
-    assert await index.find(id16("never")) is None
+    assert [await place_of(index, name) for name in (A, B, C, D)] == [(1, 1, 0), (1, 1, 1), (1, 1, 2), (1, 2, 0)]
+    assert await place_of(index, id16("never")) is None
 
 
 async def test_voids_and_imports_are_not_redemptions(index: RedemptionIndex) -> None:
     log = MemoryLog(2)
     await append(log, 0, row(A, APPLIED, VOID), row(B, APPLIED, IMPORT))
     await catch_up(log, index)
-    assert (await index.find(A), await index.find(B)) == (None, None)
+    assert (await place_of(index, A), await place_of(index, B)) == (None, None)
 
 
 async def test_the_first_effect_wins_else_the_first_occurrence(index: RedemptionIndex) -> None:
@@ -73,7 +77,7 @@ async def test_the_first_effect_wins_else_the_first_occurrence(index: Redemption
     await append(log, 0, row(B, 36), row(C, APPLIED))
     await append(log, 1, row(B, 12), row(A, REPEATED), row(C, 21))
     await catch_up(log, index)
-    assert [await index.find(name) for name in (A, B, C)] == [(0, 1, 1), (0, 1, 3), (0, 2, 1)]
+    assert [await place_of(index, name) for name in (A, B, C)] == [(0, 1, 1), (0, 1, 3), (0, 2, 1)]
     assert await index.reused() == []
 
 
@@ -90,7 +94,7 @@ async def test_a_second_effect_of_an_id_is_surfaced(tmp_path: Path) -> None:
         IdReused(redemption_id=B, first=(0, 1, 1), second=(1, 1, 0)),
     ]
     assert heard == await index.reused() == expected
-    assert await index.find(A) == (0, 1, 0)
+    assert await place_of(index, A) == (0, 1, 0)
     await index.close()
 
 
@@ -104,7 +108,7 @@ async def test_an_index_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert second.checkpoint == {0: head_of(newest), 1: EMPTY_HEAD}
     newest = await append(log, 0, row(B, APPLIED))
     await catch_up(log, second)
-    assert (await second.find(A), await second.find(B)) == ((0, 1, 0), (0, 2, 0))
+    assert (await place_of(second, A), await place_of(second, B)) == ((0, 1, 0), (0, 2, 0))
     assert await second.reused() == []
     await second.close()
     third = RedemptionIndex.open(path, 2, "tests")
@@ -137,7 +141,7 @@ async def test_an_index_that_is_not_of_this_log_is_built_again(tmp_path: Path, s
     await append(log, 0, row(A, APPLIED))
     index = RedemptionIndex.open(path, 2, "tests")
     await catch_up(log, index)
-    assert (await index.find(A), await index.find(C)) == ((0, 1, 0), None)
+    assert (await place_of(index, A), await place_of(index, C)) == ((0, 1, 0), None)
     await index.close()
 
 
@@ -152,14 +156,14 @@ async def test_nothing_of_a_spoilt_batch_is_indexed(index: RedemptionIndex) -> N
     for spoilt in (Batch(0, 2, good.tip, B, payload, b""), Batch(0, 2, good.tip, B, payload[:50], b"\0")):
         with pytest.raises(LogDamaged):
             await index.apply(0, [good, spoilt])
-    assert await index.find(A) is None
+    assert await place_of(index, A) is None
 
 
 async def test_a_batch_of_any_size_is_indexed(index: RedemptionIndex) -> None:
     ids = [id16("many", number) for number in range(5000)]
     await index.apply(0, [redeemed(0, EMPTY_HEAD, [row(name, APPLIED) for name in ids])])
-    assert await index.find(ids[-1]) == (0, 1, 4999)
-    assert await index.find(ids[0]) == (0, 1, 0)
+    assert await place_of(index, ids[-1]) == (0, 1, 4999)
+    assert await place_of(index, ids[0]) == (0, 1, 0)
 
 
 class Seen:

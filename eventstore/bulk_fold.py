@@ -29,7 +29,7 @@ from eventstore.outcomes import Scan, counted
 from eventstore.vouchers import checked_head, next_value
 
 BUCKETS = 256
-LOOSE_RECORDS_MAX = 32_768  # 3 MB, which fit the caches; dealt in some 5 ms, for which an event loop can wait
+LOOSE_RECORDS_MAX = 16_384  # 1.5 MB, which fit the caches; dealt in some 3 ms, for which an event loop can wait
 
 # As in events.RECORD. The byte that slices and buckets are told by is bits 8 to 15 of the serial.
 _RECORD = np.dtype(

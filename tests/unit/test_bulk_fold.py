@@ -13,6 +13,8 @@ from eventstore.snapshot import apart, row, rows_in
 from eventstore.vouchers import FoldedState, apply_batch, empty_state, next_value, registry_key, voucher_key
 
 APPLIED, TOMBSTONED, REFUSED = 0, 1, 21
+CAMPAIGNS = (1, 2, 2, 70_000)
+FAR = (1 << 63, 5 << 32)  # with the first, a campaign and a serial are more than one number of 64 bits
 WAYS = (
     *[(REDEEM, APPLIED)] * 6,
     *[(REVERSE, APPLIED)] * 4,
@@ -26,6 +28,7 @@ WAYS = (
 def chain(seed: int, count: int, *, partition: int = 0, plain: bool = False) -> list[Batch]:
     """Batches as claims could have made them, over few vouchers (many if `plain`: then all are redeemed at once)."""
     draw, state, batches, head = random.Random(seed), empty_state(partition + 1), [], EMPTY_HEAD
+    serials = (1, 2, 63, 64, 300, (1 << 32) + 1, FAR[seed % len(FAR)])
     fresh = iter(draw.sample(range(1 << 40), 40 * count))
     for _ in range(count):
         rows = []
@@ -36,7 +39,7 @@ def chain(seed: int, count: int, *, partition: int = 0, plain: bool = False) -> 
                 rows.append((record(serial=next(fresh), claim_id=draw.randbytes(16), terminal=4), APPLIED))
                 continue
             op, verdict = draw.choice(WAYS)
-            campaign, serial = draw.randint(1, 3), draw.choice((1, 2, 63, 64, 300, 1 << 63))
+            campaign, serial = draw.choice(CAMPAIGNS), draw.choice(serials)
             claim_id, code = id16("claim", draw.randint(1, 40)), id16("code", draw.randint(1, 60))
             if op == IMPORT:
                 held = state.hashes.get(registry_key(partition, code), {})
@@ -89,12 +92,12 @@ def put_behind(fold: BulkFold, rows: bytes) -> dict[bytes, Fields]:
     return {key: by_field(held) for start, end in others for key, held in rows_in(rows[start:end])}
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(18))
 @pytest.mark.parametrize("slices", (1, 3))
 def test_it_is_the_same_fold_also_when_it_was_written_down_in_between(
     seed: int, slices: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eventstore.bulk_fold.LOOSE_RECORDS_MAX", 1 + 97 * (seed % 3))
+    monkeypatch.setattr("eventstore.bulk_fold.LOOSE_RECORDS_MAX", (1, 98, 100_000)[seed % 3])
     batches = chain(seed, 60, partition=seed % 3, plain=seed % 4 == 3)
     partition, cut = batches[0].partition, 20 + seed
     purged = (2,) if seed % 2 else ()
@@ -155,6 +158,43 @@ def test_what_no_claim_would_have_said_is_damage(rows: list[tuple[bytes, int]], 
         list(fold.finished())
     with pytest.raises(LogDamaged):
         apply_batch(empty_state(1), batch)
+
+
+@pytest.mark.parametrize("loose", (1, 3, 100))
+@pytest.mark.parametrize(
+    "bad",
+    (
+        (record(VOID), TOMBSTONED),
+        (record(REVERSE, claim_id=id16("nobody")), APPLIED),
+        (record(IMPORT, redemption_id=id16("known")), APPLIED),
+    ),
+    ids=("impossible", "in its history", "import"),
+)
+def test_damage_names_its_batch(bad: tuple[bytes, int], loose: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eventstore.bulk_fold.LOOSE_RECORDS_MAX", loose)
+    fine = [(record(serial=100 + n, claim_id=id16("fine", n)), APPLIED) for n in range(5)]
+    known = (record(IMPORT, redemption_id=id16("known")), APPLIED)
+    fold, head = BulkFold(0), EMPTY_HEAD
+    with pytest.raises(LogDamaged) as damage:  # noqa: PT012 - some is seen at once, some when all is known
+        for rows in ([fine[0], known], [], [fine[1], fine[2], bad], [fine[3]], [fine[4]]):
+            batch = redeemed(0, head, rows)
+            head = head_of(batch)
+            fold.apply(batch)
+        list(fold.finished())
+    assert (damage.value.partition, damage.value.seq) == (0, 3)
+
+
+def test_batches_of_all_sizes_lie_side_by_side() -> None:
+    draw, batches, head = random.Random(1), [], EMPTY_HEAD
+    serials = iter(draw.sample(range(1 << 12), 1 << 11))
+    for size in (0, 1, 512, 0, 512, 1, 0):
+        rows = [(record(serial=next(serials), claim_id=draw.randbytes(16)), APPLIED) for _ in range(size)]
+        batches.append(redeemed(0, head, rows))
+        head = head_of(batches[-1])
+    fold = BulkFold(0)
+    for batch in batches:
+        fold.apply(batch)
+    assert taken_out(fold) == slowly(batches).hashes
 
 
 def test_a_code_that_was_known_before_is_damage_too() -> None:

@@ -89,7 +89,7 @@ SECONDS ?= 0
 ANSWERS ?= 0
 chaos: $(INSTALLED)
 	$(BIN)/python tests/fault/chaos.py --faults $(FAULTS) --seconds $(SECONDS) --answers $(ANSWERS) \
-	  $(if $(filter-out 0,$(ANSWERS)),--rate 30000 --scans 120) $(if $(SEED),--seed $(SEED)) $(CHAOS)
+	  $(if $(filter-out 0,$(ANSWERS)),--rate 30000 --scans 240) $(if $(SEED),--seed $(SEED)) $(CHAOS)
 
 # From the end of a frame to the cashier's page, drawn; needs chromium, and says so.
 bench-page: $(INSTALLED)

@@ -5,6 +5,7 @@ lost bytes never carries any more in that direction: TCP has no holes.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 
 READ_BYTES = 65536
@@ -71,19 +72,38 @@ class _Link:
 
     async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, upwards: bool) -> None:
         """One direction, until it ends."""
-        proxy, lost = self._proxy, False
-        frames = _Frames()
+        late: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()  # no limit: tills have few messages under way
+        delivery = asyncio.create_task(self._deliver(late, writer))
+        try:
+            await self._read(reader, late, upwards=upwards)
+        finally:
+            delivery.cancel()
+
+    async def _read(
+        self, reader: asyncio.StreamReader, late: asyncio.Queue[tuple[float, bytes]], *, upwards: bool
+    ) -> None:
+        proxy, lost, due_s = self._proxy, False, 0.0
+        frames, clock = _Frames(), asyncio.get_running_loop().time
         try:
             while chunk := await reader.read(READ_BYTES):
                 lost = lost or (proxy.eats_up if upwards else proxy.eats_down)
                 if lost:
                     continue
-                if proxy.delay_s:
-                    await asyncio.sleep(proxy.delay_s)  # in order: what comes later waits behind it
-                writer.write(frames.taken(chunk, twice=proxy.repeats) if upwards else chunk)
-                await writer.drain()
+                due_s = max(due_s, clock() + proxy.delay_s)  # in order, whatever the delay becomes
+                late.put_nowait((due_s, frames.taken(chunk, twice=proxy.repeats) if upwards else chunk))
         except OSError:
             return
+
+    async def _deliver(self, late: asyncio.Queue[tuple[float, bytes]], writer: asyncio.StreamWriter) -> None:
+        """A delay holds each piece for a while, and no other behind it for longer."""
+        clock = asyncio.get_running_loop().time
+        with contextlib.suppress(OSError):
+            while True:
+                due_s, piece = await late.get()
+                if (wait_s := due_s - clock()) > 0.0:
+                    await asyncio.sleep(wait_s)
+                writer.write(piece)
+                await writer.drain()
 
 
 class _Frames:

@@ -22,7 +22,8 @@ from gateway.messages import Place, Redeem, RedeemMany, Reverse, ReverseMany, Ve
 from loadtest.bench_frames import mint_id
 
 TICK_S = 0.02
-MESSAGES_UNDER_WAY = 3
+MESSAGES_UNDER_WAY = 8  # reversals are small messages of their own, and each waits for a slow network
+OPEN_MAX = 2000  # without an answer, at which a till scans nothing new: all of them together are a second's work
 WINDOW = 120  # vouchers that all tills scan at about the same time
 AGAIN_S = (0.03, 0.25)  # after UNRESOLVED; then more and more, or a gateway that recovers hears nothing else
 PATIENCE = (1, 2, 4)
@@ -208,7 +209,8 @@ class Till:
         """Fill the line."""
         line = self._line
         while line is not None and len(line.flying) < MESSAGES_UNDER_WAY:
-            asks = self._repeats() or self._new_scans()
+            asks = self._repeats()
+            asks = list(dict.fromkeys(asks + self._new_scans(self.fleet.scans_max - len(asks))))
             if not asks:
                 return
             redeems = [ask for ask in asks if isinstance(ask.body, Redeem)]
@@ -226,11 +228,11 @@ class Till:
         self.fleet.counts.retries += sum(ask.sent for ask in asks)
         return asks
 
-    def _new_scans(self) -> list[Ask]:
-        if self.fleet.stopping:
+    def _new_scans(self, count_max: int) -> list[Ask]:
+        if self.fleet.stopping or not count_max or len(self.open) > OPEN_MAX:
             return []
         rng, asks = self._rng, []
-        for _ in range(self.fleet.allowed(rng.randint(1, self.fleet.scans_max))):
+        for _ in range(self.fleet.allowed(rng.randint(1, count_max))):
             if self._settled and rng.random() < REPEAT_ODDS:
                 ask = rng.choice(self._settled)
                 ask.settled, ask.put_off = False, 0
@@ -238,7 +240,7 @@ class Till:
             else:
                 ask = self._scan()
             asks.append(ask)
-        return list(dict.fromkeys(asks))
+        return asks
 
     def _scan(self) -> Ask:
         now_ms = time.time_ns() // 1_000_000

@@ -195,8 +195,8 @@ class BulkFold:
             found.update(self._keys(_in_order(rows)))
         return found
 
-    def finished(self, purged: Collection[int] = ()) -> Iterator[Finished]:
-        """Every hash, but those of purged campaigns; each is let go of as it is told.
+    def finished(self, purged: Collection[int] = ()) -> Iterator[list[Finished]]:
+        """Every hash, but those of purged campaigns, many at a time; each is let go of as it is told.
 
         Raises LogDamaged, also while it is gone through.
         """
@@ -209,51 +209,60 @@ class BulkFold:
             return [packed for packed in self._packed if packed]
         return [[rows for packed in self._packed for rows in packed]]
 
-    def _finished(self, purged: frozenset[int]) -> Iterator[Finished]:
+    def _finished(self, purged: frozenset[int]) -> Iterator[list[Finished]]:
         for packed in self._groups():
             rows = np.frombuffer(b"".join(packed), _ROW)
             packed.clear()
             if purged:
                 rows = _taken(rows, np.flatnonzero(~np.isin(rows["campaign"], list(purged))))
-            yield from self._hashes(_in_order(rows))
+            yield self._hashes(_in_order(rows))
         while self._base:  # nothing happened to these
             key, held = self._base.popitem()
             if not purged or _campaign_and_row(key)[0] not in purged:
-                yield key, held
+                yield [(key, held)]
         gone = {campaign.to_bytes(4, "big") for campaign in purged}
         while self._codes:
             prefix, codes = self._codes.popitem()
             kept = {code: value for code, value in codes.items() if value[:4] not in gone} if gone else codes
             if kept:
-                yield self._key_of_codes(prefix), kept
+                yield [(self._key_of_codes(prefix), kept)]
 
-    def _hashes(self, rows: _Rows) -> Iterator[Finished]:
+    def _hashes(self, rows: _Rows) -> list[Finished]:
         """Of rows in their order."""
-        serials, starts = rows["serial"], _starts_of(rows)
-        again = ~_changes(rows, serials)
+        starts, keys = _starts_of(rows), self._keys(rows)
+        again = ~_changes(rows, rows["serial"])
         again |= _STRANGE[rows["kind"]]
         odd = np.zeros(len(starts), np.bool_)
         odd[np.searchsorted(starts, np.flatnonzero(again), side="right") - 1] = True
         pieces = np.empty(len(rows), _PIECE)
-        pieces["field"], pieces["entry"] = serials & 63, rows["entry"]
+        pieces["field"], pieces["entry"] = rows["serial"] & 63, rows["entry"]
         pieces["behind_field"], pieces["string"], pieces["behind"] = 1, 0xA0, 33
-        blob, base = pieces.tobytes(), self._base
-        starts *= PIECE_BYTES
-        cuts = [*starts.tolist(), len(blob)]
-        for key, start, end, is_odd in zip(self._keys(rows), cuts, cuts[1:], odd.tolist(), strict=False):
-            since = blob[start:end]
-            held = base.pop(key, b"") if base else b""
-            if isinstance(held, dict):
-                yield key, self._worked_out(key, since, {int(field): value for field, value in held.items()})
-            elif is_odd or (held and not set(held[::PIECE_BYTES]).isdisjoint(since[::PIECE_BYTES])):
-                yield key, self._worked_out(key, held + since, {})
-            else:
-                yield key, held + since
+        blob = pieces.tobytes()
+        cuts = [*(starts * PIECE_BYTES).tolist(), len(blob)]
+        found: list[Finished] = [(key, blob[start:end]) for key, start, end in zip(keys, cuts, cuts[1:], strict=False)]
+        for at in np.flatnonzero(odd).tolist():
+            if keys[at] not in self._base:
+                found[at] = keys[at], self._worked_out(keys[at], blob[cuts[at] : cuts[at + 1]], {})
+        for at, key in enumerate(keys) if self._base else ():
+            if key in self._base:
+                held = self._on_top(key, self._base.pop(key), blob[cuts[at] : cuts[at + 1]], is_odd=bool(odd[at]))
+                found[at] = key, held
+        return found
 
-    def _keys(self, rows: _Rows) -> Iterator[bytes]:
+    def _on_top(self, key: bytes, held: bytes | Fields, since: bytes, *, is_odd: bool) -> bytes | Fields:
+        if isinstance(held, dict):
+            return self._worked_out(key, since, {int(field): value for field, value in held.items()})
+        if is_odd or not set(held[::PIECE_BYTES]).isdisjoint(since[::PIECE_BYTES]):
+            return self._worked_out(key, held + since, {})
+        return held + since
+
+    def _keys(self, rows: _Rows) -> list[bytes]:
+        """Of the hashes of rows in their order."""
         starts = _starts_of(rows)
-        names = zip(rows["campaign"][starts].tolist(), (rows["serial"][starts] >> 6).tolist(), strict=True)
-        return (b"{%d}v%d:%d" % (self.partition, campaign, row) for campaign, row in names)
+        campaigns = rows["campaign"][starts].tolist()
+        before = {campaign: b"{%d}v%d:" % (self.partition, campaign) for campaign in set(campaigns)}
+        numbers = (rows["serial"][starts] >> 6).tolist()
+        return [b"%b%d" % (before[campaign], number) for campaign, number in zip(campaigns, numbers, strict=True)]
 
     def _key_of_codes(self, prefix: bytes) -> bytes:
         return b"{%d}r%s" % (self.partition, prefix.hex().encode())

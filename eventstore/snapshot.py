@@ -22,7 +22,7 @@ CRC-64/REDIS of all before, little-endian (`cluster.c` of Redis 7.0). There a ch
 import enum
 import struct
 import zlib
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from mmap import mmap
 
 import anycrc
@@ -152,11 +152,15 @@ def start_rows(heads: Mapping[int, Head]) -> bytes:
     return START + b"".join(rows)
 
 
-def row(key: bytes, held: bytes | Fields) -> bytes:
-    """One hash."""
-    if isinstance(held, dict):
-        return b"\x04" + _string(key) + _fields(held)
-    return b"\x10%b%b%b%b\xff" % (_length(len(key)), key, _LISTPACK_STARTS[len(held)], held)
+def rows_of(hashes: Iterable[Finished]) -> bytes:
+    """Hashes side by side."""
+    parts: list[bytes] = []
+    for key, held in hashes:
+        if isinstance(held, dict):
+            parts += (b"\x04", _string(key), _fields(held))
+        else:  # no call for any of these: there are millions
+            parts += (_KEY_STARTS[len(key)], key, _LISTPACK_STARTS[len(held)], held, b"\xff")
+    return b"".join(parts)
 
 
 def dump(held: bytes | Fields) -> bytes:
@@ -241,6 +245,7 @@ def _listpack_start(pieces: int) -> bytes:
     return _length(size) + _LP_HEAD.pack(size, 2 * pieces)
 
 
+_KEY_STARTS = [b"\x10" + _length(size) for size in range(64)]
 _LISTPACK_STARTS = {pieces * PIECE_BYTES: _listpack_start(pieces) for pieces in range(65)}  # by what follows, in bytes
 
 

@@ -25,7 +25,7 @@ import enum
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import msgspec
 
@@ -270,7 +270,7 @@ async def fold_log(
 
     fold = BulkFold(partition, is_counting=False)
     await _apply_all(log, partition, head, fold.apply, advance)
-    return Folded(fold.head, fold.finished(purged))
+    return Folded(fold.head, chain.from_iterable(fold.finished(purged)))
 
 
 async def _apply_all(

@@ -18,7 +18,7 @@ from gateway.settings import Config
 from gateway.snapshot_worker import EXIT_BASE, EXIT_LOG, Folded, Job, Part
 
 WORKERS_MAX = 4
-SLICE_RECORDS = 8_000_000  # some 60 bytes each in a worker: half a GiB
+SLICE_RECORDS = 8_000_000  # 47 bytes each in a worker, measured, and 90 MiB besides: half a GiB
 FEW_RECORDS = 100_000  # folded in less time than a second worker takes to start
 
 Advance = Callable[[int], None]

@@ -19,7 +19,7 @@ import msgspec
 
 from eventstore.events import APPLIED
 from eventstore.log import EMPTY_HEAD, Batch, Head, LogDamaged, LogFailed, LogLost, LogReader
-from eventstore.snapshot import Section, apart, row
+from eventstore.snapshot import Section, apart, rows_of
 from eventstore.snapshot_file import read_section
 from gateway.settings import Config
 from gateway.storage import open_log_reader
@@ -114,8 +114,8 @@ def _rows(fold: "BulkFold", base: bytes, part: Part, purged: list[int]) -> Itera
     for start, end in untouched:
         for at in range(start, end, WRITE_BYTES):
             yield whole[at : min(end, at + WRITE_BYTES)]
-    for key, held in fold.finished(purged):
-        yield row(key, held)
+    for hashes in fold.finished(purged):
+        yield rows_of(hashes)
 
 
 def _write(fold: "BulkFold", part: Part, made: Iterator[bytes | memoryview]) -> Folded:

@@ -13,7 +13,7 @@ import pytest
 from private_valkey import connected, pid_of, runs, until, until_replaced
 
 from eventstore.log import Head
-from eventstore.snapshot import END, row, start_rows
+from eventstore.snapshot import END, rows_of, start_rows
 from gateway.embedded import (
     RESTARTS_MAX,
     EmbeddedFailed,
@@ -87,7 +87,7 @@ async def test_start_and_stop_leave_no_process_and_no_socket(embedded: EmbeddedV
     await embedded.stop()  # harmless
 
 
-HASH = row(b"{0}v7:0", {b"1": b"R" * 32})
+HASH = rows_of([(b"{0}v7:0", {b"1": b"R" * 32})])
 
 
 async def seed(home: Path) -> None:

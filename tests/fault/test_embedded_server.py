@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from private_valkey import connected
 
-from eventstore.snapshot import END, row, start_rows
+from eventstore.snapshot import END, rows_of, start_rows
 from gateway.embedded import EmbeddedMissing, EmbeddedTooOld, EmbeddedValkey
 from gateway.valkey_server import SEED_FILE, ask, find_server, packaged_server
 
@@ -44,8 +44,8 @@ async def test_it_is_ready_only_when_everything_is_loaded(directory: Path, repor
     count = 400_000
 
     async def seed(home: Path) -> None:
-        rows = (row(b"{0}v7:%d" % n, {b"1": b"R" * 32}) for n in range(count))
-        (home / SEED_FILE).write_bytes(start_rows({}) + b"".join(rows) + END)
+        rows = rows_of((b"{0}v7:%d" % n, {b"1": b"R" * 32}) for n in range(count))
+        (home / SEED_FILE).write_bytes(start_rows({}) + rows + END)
 
     embedded = EmbeddedValkey(directory, on_report=reports.append, seed=seed)
     try:

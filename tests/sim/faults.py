@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from itertools import chain
 from typing import Protocol
 
 from sim.chance import Pace
@@ -193,13 +194,13 @@ class Faults:
         host.server.wipe(functions=True)
         host.server.append_only = False
         for partition in range(store.partitions):
-            chain = store.chains[partition]
+            batches = store.chains[partition]
             fold = BulkFold(partition, is_counting=False)
-            for batch in chain[: self._choose.randint(0, len(chain))]:
+            for batch in batches[: self._choose.randint(0, len(batches))]:
                 fold.apply(batch)
             if fold.head.seq:
                 host.server.strings[head_key(partition)] = head_value(fold.head)
-            for key, held in fold.finished():
+            for key, held in chain.from_iterable(fold.finished()):
                 host.server.hashes[key] = by_field(held)
 
     def _split(self) -> None:

@@ -23,8 +23,8 @@ from eventstore.snapshot import (
     decode_manifest,
     dump,
     encode_manifest,
-    row,
     rows_in,
+    rows_of,
     start_rows,
 )
 from eventstore.snapshot_file import check_rows, join_rows, put_in_place, read_manifest, read_section
@@ -59,7 +59,7 @@ ROWS: list[tuple[bytes, bytes | Fields]] = [
 
 def written(directory: Path) -> Manifest:
     """A small snapshot in `directory`."""
-    content = b"".join(row(key, held) for key, held in ROWS)
+    content = rows_of(ROWS)
     part = directory / "0.part"
     part.write_bytes(content)
 
@@ -93,7 +93,7 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("wanted", ((), (0,), (1, 2), (3,), (0, 1, 2, 3)))
 def test_rows_are_taken_apart_by_key_and_the_others_left_as_they_lie(wanted: tuple[int, ...]) -> None:
-    section = b"".join(row(key, held) for key, held in ROWS)
+    section = rows_of(ROWS)
     found, others = apart(section, {ROWS[number][0] for number in wanted})
     assert found == [ROWS[number] for number in wanted]
     left = [rest for number, rest in enumerate(ROWS) if number not in wanted]

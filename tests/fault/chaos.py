@@ -41,7 +41,7 @@ WORKING_ANSWERS, WORKING_S_MAX = 100, 5.0
 PACE_S_MAX = 15.0  # for answers that are due; a gateway which is slower than asked gets fewer of them
 REST_S_MAX = 120.0  # for what was not quiet in time: while a gateway still works, Valkey and log differ rightly
 WATCH_S = 0.05
-CHAPTER_FAULTS = 100
+CHAPTER_FAULTS = 50
 VOUCHERS_PER_ANSWER = 0.6  # the rest are copies, repeats and reversals
 SMALL_BYTES = 24 << 20
 

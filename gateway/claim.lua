@@ -38,6 +38,7 @@ local VOIDED, ALREADY_REDEEMED, TOO_MANY_REVERSALS, DUPLICATE = 20, 21, 22, 43
 local SETTLED_BYTES_MAX = 10 * 32
 local CONFLICTS_BYTES_MAX = 256 * 32 -- one code copied to 250 tills of one outage; more lose, but are not settled
 local KIND_R, KIND_V, KIND_C = 82, 86, 99
+local UNPACKED = 1000 -- arguments of one command: Lua takes a few thousand
 local TRIM_EVERY = 16 -- batches between trims: a trim costs about as much as a claim record
 
 local function wake()
@@ -264,7 +265,7 @@ end
 
 local function load_wipe(keys, args)
   if not may_go_on(keys[2], args[1]) then return 0 end
-  for k = 3, #keys do redis.call('UNLINK', keys[k]) end
+  for k = 3, #keys, UNPACKED do redis.call('UNLINK', unpack(keys, k, math.min(k + UNPACKED - 1, #keys))) end
   return 1
 end
 

@@ -180,6 +180,16 @@ async def test_a_rebuild_that_was_overtaken_deletes_nothing(arbiter: ValkeyArbit
     assert await arbiter.lookup(0, [(b"{0}v1:0", b"1")]) == (head, [b"R" * 32])
 
 
+async def test_a_rebuild_wipes_any_number_of_keys_at_once(arbiter: ValkeyArbiter) -> None:
+    keys = [b"{0}v1:%d" % n for n in range(2_500)]
+    head = Head(3, b"t" * 16)
+    assert await arbiter.rebuild(0, [(key, {b"1": b"R" * 32}) for key in keys], head, b"first")
+    await arbiter._call(0, "FCALL", "tillgate_load_begin_1", 2, "{0}head", "{0}load", "mine")
+    wipe = ("FCALL", "tillgate_load_wipe_1", 2 + 2_499, "{0}head", "{0}load", *keys[:2_499], "mine")
+    assert await arbiter._call(0, *wipe) == 1
+    assert await arbiter._call(0, "EXISTS", *keys) == 1
+
+
 async def test_a_rebuild_shows_its_progress(arbiter: ValkeyArbiter) -> None:
     assert await arbiter.load_progress(0) is None
     await arbiter._call(0, "FCALL", "tillgate_load_begin_1", 2, "{0}head", "{0}load", "mine")

@@ -62,18 +62,20 @@ _Bytes = NDArray[np.uint8]
 _Rows = NDArray[np.void]
 
 
-def _kind(op: int, verdict: int) -> int:
-    """What a record did: a letter, or nothing; _IMPOSSIBLE for what no claim ever says."""
-    if verdict > TOMBSTONED and verdict != CONFLICT:
-        return _NO_EFFECT
-    return _KINDS.get((op, verdict), bytes((_IMPOSSIBLE,)))[0]
+def _kind_table() -> _Bytes:
+    """What a record did, by op and verdict: a letter, or nothing; _IMPOSSIBLE for what no claim ever says."""
+    table = np.full((256, 256), _NO_EFFECT, np.uint8)
+    table[:, [APPLIED, TOMBSTONED, CONFLICT]] = _IMPOSSIBLE
+    for (op, verdict), kind in _KINDS.items():
+        table[op, verdict] = kind[0]
+    return table.ravel()
 
 
 def _told(letters: bytes) -> NDArray[np.bool_]:
     return np.isin(np.arange(256), list(letters))
 
 
-_KIND_TABLE: _Bytes = np.array([_kind(op, verdict) for op in range(256) for verdict in range(256)], np.uint8)
+_KIND_TABLE = _kind_table()
 _ON_VOUCHERS, _STRANGE = _told(b"RVrtc"), _told(b"rc")  # strange: more than a value at its end
 
 
@@ -129,11 +131,12 @@ class BulkFold:
         """Deal what is loose into buckets. Raises LogDamaged."""
         if not self._loose:
             return
-        loose, self._loose, self._loose_records = self._loose, [], 0
-        records = np.frombuffer(b"".join(each[0] for each in loose), _RECORD)
-        verdicts = np.frombuffer(b"".join(each[1] for each in loose), np.uint8)
-        stamps = np.frombuffer(b"".join(each[2] for each in loose), "V11")
-        batch_of = np.repeat(np.arange(len(loose), dtype=np.uint32), [len(each[1]) for each in loose])
+        in_batches, verdicts_of, stamps_of = zip(*self._loose, strict=True)
+        self._loose, self._loose_records = [], 0
+        records = np.frombuffer(b"".join(in_batches), _RECORD)
+        verdicts = np.frombuffer(b"".join(verdicts_of), np.uint8)
+        stamps = np.frombuffer(b"".join(stamps_of), "V11")
+        batch_of = np.repeat(np.arange(len(stamps), dtype=np.uint32), list(map(len, verdicts_of)))
         kinds = _KIND_TABLE[records["op"].astype(np.uint16) << 8 | verdicts]
         if (kinds == _IMPOSSIBLE).any():
             at = int(np.argmax(kinds == _IMPOSSIBLE))

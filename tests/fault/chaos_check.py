@@ -6,7 +6,8 @@ It reads the log, the histories of all tills and Valkey's final state, and holds
     state       replayed in the log's order, every logged verdict is what the voucher's state then asked for; in
                 particular a voucher is accepted only while nobody holds it: one acceptance, net of reversals
     place       every answer stands in the log where it was told, with that id, voucher, terminal and verdict
-    stable      the answers to one id: accepted, then perhaps reversed after a reversal was sent, and never back
+    stable      the answers to one id: accepted, then perhaps reversed after a reversal was sent, and never back; of two
+                answers that were under way at once, the log says which is the earlier
     winner      who was told to have been first stands in the log before, and had asked before that was told
     order       what was asked after an answer was told comes later in the log than that answer
     good_code   no code of ours is ever refused as unknown, unreadable or anything else it is not
@@ -67,7 +68,9 @@ class Asked:
     sent_s: float
     floor: dict[int, int]  # the highest batch of each partition that anybody had been told of
     terminal: int
-    last: int | None = None
+    last: int | None = None  # the newest answer in the log's order, where that stands, and when it was heard
+    last_place: Place = (0, 0, 0)
+    heard_s: float = 0.0
 
 
 @dataclass
@@ -175,9 +178,10 @@ class Checker:
                 add("good_code", f"{who} is logged as of {logged_serial} at {_at(place)}", serial)
         if entry.code not in (REDEEM_MAY if asked.kind == REDEEM else REVERSE_MAY):
             add("good_code", f"{who} was told {entry.code} at {_at(place)}", serial)
-        if asked.last in (ACCEPTED, REVERSED) and entry.code != asked.last and entry.code != REVERSED:
-            add("stable", f"{who} was told {asked.last}, then {entry.code} at {_at(place)}", serial)
-        asked.last = entry.code
+        if place > asked.last_place or entry.asked_s > asked.heard_s:  # else an earlier answer, on a slower way
+            if asked.last in (ACCEPTED, REVERSED) and entry.code != asked.last and entry.code != REVERSED:
+                add("stable", f"{who} was told {asked.last}, then {entry.code} at {_at(place)}", serial)
+            asked.last, asked.last_place, asked.heard_s = entry.code, place, entry.at_s
         if entry.seq <= asked.floor.get(entry.partition, 0):
             floor = asked.floor[entry.partition]
             add("order", f"{who} was sent after batch {floor} had been told, but stands at {_at(place)}", serial)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 REDEEM, REVERSE, TOLD = 1, 2, 3
 BUFFER_RECORDS = 2048
-_FORM = struct.Struct("<BBHIdQ16s16sIQ")
+_FORM = struct.Struct("<BBHIdQ16s16sIQd")
 
 
 class Entry(NamedTuple):
@@ -25,6 +25,7 @@ class Entry(NamedTuple):
     other_id: bytes  # REVERSE: what it undoes
     winner_terminal: int  # TOLD: of whom it was told that they were first; 0: of nobody
     winner_ms: int
+    asked_s: float  # TOLD: when the message was sent that this answers
 
 
 class Writer:
@@ -38,16 +39,22 @@ class Writer:
             self.flush()
 
     def redeem(self, at_s: float, redemption_id: bytes, serial: int) -> None:
-        self._add(REDEEM, 0, 0, 0, at_s, serial, redemption_id, bytes(16), 0, 0)
+        self._add(REDEEM, 0, 0, 0, at_s, serial, redemption_id, bytes(16), 0, 0, 0.0)
 
     def reverse(self, at_s: float, reversal_id: bytes, redemption_id: bytes) -> None:
-        self._add(REVERSE, 0, 0, 0, at_s, 0, reversal_id, redemption_id, 0, 0)
+        self._add(REVERSE, 0, 0, 0, at_s, 0, reversal_id, redemption_id, 0, 0, 0.0)
 
     def told(
-        self, at_s: float, asked_id: bytes, code: int, place: tuple[int, int, int], winner: tuple[int, int]
+        self,
+        at_s: float,
+        asked_id: bytes,
+        code: int,
+        place: tuple[int, int, int],
+        winner: tuple[int, int],
+        asked_s: float,
     ) -> None:
         partition, seq, index = place
-        self._add(TOLD, code, partition, index, at_s, seq, asked_id, bytes(16), *winner)
+        self._add(TOLD, code, partition, index, at_s, seq, asked_id, bytes(16), *winner, asked_s)
 
     def flush(self) -> None:
         self._file.write(b"".join(self._waiting))

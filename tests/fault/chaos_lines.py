@@ -52,7 +52,9 @@ class Line(asyncio.Protocol):
     def __init__(self, till: "Till") -> None:
         self._till = till
         self.flying: dict[int, tuple[float, Sequence[Ask]]] = {}
-        self.answered: OrderedDict[int, Sequence[Ask]] = OrderedDict()  # a message that came twice is answered twice
+        self.answered: OrderedDict[int, tuple[float, Sequence[Ask]]] = (
+            OrderedDict()
+        )  # a message that came twice is answered twice
         self._rest, self._upgraded, self.is_welcome = b"", False, False
         self._transport: asyncio.Transport | None = None
         self._since_s = time.monotonic()
@@ -119,10 +121,10 @@ class Line(asyncio.Protocol):
             assert isinstance(message, Notice | Drain), message
 
     def _answer(self, verdicts: Verdicts) -> None:
-        flown = self.flying.pop(verdicts.ref, None)
-        asks = flown[1] if flown else self.answered.get(verdicts.ref)
-        assert asks is not None, "an answer to nothing that was asked lately"
-        self.answered[verdicts.ref] = asks
+        flown = self.flying.pop(verdicts.ref, None) or self.answered.get(verdicts.ref)
+        assert flown is not None, "an answer to nothing that was asked lately"
+        self.answered[verdicts.ref] = flown
         while len(self.answered) > ANSWERED_MAX:
             self.answered.popitem(last=False)
-        self._till.answered(asks, verdicts)
+        asked_s, asks = flown
+        self._till.answered(asks, verdicts, asked_s)

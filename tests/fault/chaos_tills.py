@@ -185,9 +185,9 @@ class Till:
             self._line = None
 
     def _ask_again(self, line: "Line") -> None:
-        for ref, (_, asks) in line.flying.items():
-            line.answered[ref] = asks  # should it still answer, that counts
-            for ask in asks:
+        for ref, flown in line.flying.items():
+            line.answered[ref] = flown  # should it still answer, that counts
+            for ask in flown[1]:
                 self._later(ask, 0.0)
         line.flying.clear()
 
@@ -279,7 +279,7 @@ class Till:
 
     # --- answers ---
 
-    def answered(self, asks: Sequence[Ask], verdicts: Verdicts) -> None:
+    def answered(self, asks: Sequence[Ask], verdicts: Verdicts, asked_s: float) -> None:
         """Write down every answer, and do what a cashier would do next."""
         now_s, counts = time.monotonic(), self.fleet.counts
         places = _spread(verdicts.places)
@@ -292,7 +292,7 @@ class Till:
                 ask.put_off += 1
                 continue
             counts.answers += 1
-            self._history.told(now_s, ask.asked_id, code, place, _winner(verdicts, index))
+            self._history.told(now_s, ask.asked_id, code, place, _winner(verdicts, index), asked_s)
             if not ask.settled:
                 self._settle(ask, code)
         self.send()

@@ -9,10 +9,12 @@ as under kill -9), and those of a stopped one wait and then run late, all at onc
 """
 
 import asyncio
+import gc
 import heapq
 from asyncio import events
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from contextvars import Context
 from typing import Any
 
@@ -61,6 +63,8 @@ class SimLoop(asyncio.BaseEventLoop):
         super().__init__()
         self.world = self.owner = Owner("world")
         self.now_s = 0.0
+        self.steps = 0  # callbacks that were run
+        self.stops_at = -1  # the number of such steps before which `run_while` returns; below 0: none
         self._on_error = on_error
         self._queue: deque[Call] = deque()
         self._timers: list[tuple[float, int, Call]] = []
@@ -122,12 +126,16 @@ class SimLoop(asyncio.BaseEventLoop):
         owner.backlog.clear()
 
     def run_while(self, goes_on: Callable[[], bool]) -> None:
-        """Run until `goes_on` says no (asked now and then, before the clock moves) or nothing is left to do."""
+        """Run until `goes_on` says no (asked now and then, before the clock moves) or nothing is left to do.
+
+        Or until `stops_at`: then everything stands as it does between two callbacks, and `run_while` goes on there.
+        """
         events._set_running_loop(self)
         queue, timers, turns, pop, popleft = self._queue, self._timers, 0, heapq.heappop, self._queue.popleft
+        steps, stops_at = self.steps, self.stops_at
         call: Call
         try:
-            while True:
+            while steps != stops_at:
                 if queue:
                     call = popleft()
                 else:
@@ -145,11 +153,13 @@ class SimLoop(asyncio.BaseEventLoop):
                         owner.backlog.append(call)
                     continue
                 self.owner = owner
+                steps += 1
                 try:
                     callback(*call.args)
                 except Exception as error:  # noqa: BLE001 - a process may end of anything; the world decides
                     self._on_error(owner, error)
         finally:
+            self.steps = steps
             events._set_running_loop(None)
             self.owner = self.world
 
@@ -173,3 +183,18 @@ class SimLoop(asyncio.BaseEventLoop):
         coroutine = task.get_coro()
         assert coroutine is not None
         coroutine.close()  # type: ignore[union-attr]
+
+
+@contextmanager
+def collector_held_back() -> Iterator[Callable[[], int]]:
+    """Without the garbage collector, which is given to be called now and then.
+
+    A world is one large cycle, dropped as a whole; what was there before is not looked through each time.
+    """
+    gc.freeze()
+    gc.disable()
+    try:
+        yield gc.collect
+    finally:
+        gc.enable()
+        gc.unfreeze()

@@ -4,6 +4,7 @@ python tests/sim/run.py --seeds 2000            2,000 seeds on all cores; fails 
 python tests/sim/run.py --seeds 200000 --minutes 60 --done build/sim.json    for an hour; the same again goes on there
 python tests/sim/run.py --seed 17 --trace       one seed, every event of it
 python tests/sim/run.py --planted               every planted bug, with the seed and the CPU time that found it
+python tests/sim/run.py --every-step            short runs, cut after each callback, there each fault in turn
 """
 
 import argparse
@@ -13,11 +14,13 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]  # as a script it has neither; an editable install has the first
 
+from sim.every_step import SEEDS, STRIKES, cuts, run_cuts  # noqa: E402
 from sim.many import Report, read_done, run_many, write_done  # noqa: E402
 from sim.planted import Hunt, bugs, hunt  # noqa: E402
 from sim.world import run_seed  # noqa: E402
@@ -117,6 +120,18 @@ def _planted() -> int:
     return 1 if any(one.seed is None for one in found) else 0
 
 
+def _every_step(workers: int) -> int:
+    began_s, work = time.monotonic(), cuts()
+    with ProcessPoolExecutor(workers) as pool:
+        broken = [one for some in pool.map(run_cuts, *zip(*work, strict=True)) for one in some]
+    for one in broken[:SHOWN_MAX]:
+        _say(f"seed {one.seed}, {one.strike}, after step {one.at_step}: {one.violation}")
+    runs = sum(len(steps) for _, _, steps in work)
+    _say(f"{len(STRIKES)} faults at every step of {len(SEEDS)} runs: {runs} runs in {time.monotonic() - began_s:.1f} s")
+    _say(f"{len(broken)} runs failed")
+    return 1 if broken else 0
+
+
 def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -129,7 +144,10 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="run this one only")
     parser.add_argument("--trace", action="store_true", help="print its events")
     parser.add_argument("--planted", action="store_true", help="look for the planted bugs")
+    parser.add_argument("--every-step", action="store_true", help="each fault at every step of short runs")
     chosen = parser.parse_args()
+    if chosen.every_step:
+        return _every_step(chosen.workers)
     if chosen.planted:
         return _planted()
     if chosen.seed is not None:

@@ -6,12 +6,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from sim.every_step import cuts, run_cuts
 from sim.many import Report, read_done, run_many, write_done
 from sim.planted import Bug, bugs, hunt
 from sim.run import EVENTS, PLANTED_EVENTS, PLANTED_SEEDS
 from sim.world import run_chunk, run_seed
 
 SEEDS = range(160)  # 15 to 30 s on one core
+STRIDE = 32  # of the steps: some 15 s; all of them is `make sim SIM=--every-step`
 PARTS = 8  # so that no test comes near its time-out
 HUNT_S = 20.0  # of CPU time; most are found within one second, all within five
 
@@ -51,6 +53,11 @@ def test_every_branch_of_recovery_was_gone_through() -> None:
     if _report.runs < len(SEEDS):
         pytest.skip("needs the runs of the tests before it")
     assert not _report.unhit(), _report.branches
+
+
+@pytest.mark.parametrize(("seed", "name", "steps"), cuts(STRIDE))
+def test_a_fault_at_any_step_breaks_no_invariant(seed: int, name: str, steps: range) -> None:
+    assert not run_cuts(seed, name, steps)
 
 
 @pytest.mark.parametrize("bug", bugs(), ids=lambda bug: bug.name.replace(" ", "-"))

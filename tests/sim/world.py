@@ -1,8 +1,8 @@
 """One seeded run: two gateways, tills and an operator over one Valkey and one log, faults, calm, and an audit."""
 
-import gc
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -12,7 +12,7 @@ from sim.chance import Chance, Pace
 from sim.deployment import ISSUED, TERMINALS, control_batches
 from sim.faults import Faults
 from sim.gateways import Gateway, Surroundings
-from sim.loop import Owner, SimLoop
+from sim.loop import Owner, SimLoop, collector_held_back
 from sim.models import LogStore, ModelConnection, ModelIndex, ValkeyHost
 from sim.operator_desk import Operator
 from sim.terminals import Terminal, Told
@@ -70,13 +70,15 @@ class Outcome(msgspec.Struct):
     branches: Counter[str]
     trace: list[str]
     virtual_s: float
+    steps: int = 0  # callbacks that were run before the calm
 
 
 class World:
     """See the protocols in terminals, operator_desk and faults for what they may touch of it."""
 
-    def __init__(self, seed: int, *, traced: bool, focus: str | None = None) -> None:
-        self.seed = seed
+    def __init__(self, seed: int, *, traced: bool, focus: str | None = None, is_plain: bool = False) -> None:
+        """`is_plain`: nothing goes wrong by chance."""
+        self.seed, self._is_plain = seed, is_plain
         self.choose = choose = Chance(seed)
         self.loop = SimLoop(self._on_error)
         self.pace = Pace(choose, choose.choice((0.0002, 0.0005, 0.001, 0.004)))
@@ -126,6 +128,8 @@ class World:
             self.host.server.append_only = seed % BACKUP_ONE_IN != 0
             valkey_model.SCAN_KEYS, self._log_pace.typical_s = 1, self.pace.typical_s
             self._fault_share, self._act_every_s = 0.0, 0.02
+        if is_plain:
+            self.lost_share = self.doubled_share = self._fault_share = 0.0
         self._ambushed = "load_wipe_1" if self.focus == "overtaken" else self.focus
         self.faults = Faults(self, backup=seed % BACKUP_ONE_IN == 0)
 
@@ -209,19 +213,29 @@ class World:
 
     # --- phases ---
 
-    def run(self, events: int) -> Outcome:
-        """Trouble until `events` things have happened, then calm, then the audit."""
+    def run(self, events: int, at_step: int = -1, strike: Callable[["World"], None] | None = None) -> Outcome:
+        """Trouble until `events` things have happened, then calm, then the audit.
+
+        `strike` is done when `at_step` callbacks have been run, if there are so many.
+        """
         loop = self.loop
         loop.at(0.01, loop.world, self._act)
-        loop.at(1.0, loop.world, self._strike)
+        if not self._is_plain:
+            loop.at(1.0, loop.world, self._strike)
+        loop.stops_at = at_step
         loop.run_while(lambda: self.events < events and not self._is_over())
+        if strike is not None and loop.steps == at_step:
+            loop.stops_at = -1
+            strike(self)
+            loop.run_while(lambda: self.events < events and not self._is_over())
+        steps, loop.stops_at = loop.steps, -1
         if self.loop.now_s > RUN_S_MAX and not self.violations:
             self.violations.append(f"R8: stuck, {self.events} events in {loop.now_s:.0f} s")
         if not self._is_over():
             self._calm_down()
         if not self.violations:
             self.violations += audit(self._evidence())
-        outcome = Outcome(self.seed, self.violations, self.events, self.branches, self.trace or [], loop.now_s)
+        outcome = Outcome(self.seed, self.violations, self.events, self.branches, self.trace or [], loop.now_s, steps)
         loop.dispose()
         return outcome
 
@@ -307,24 +321,26 @@ def _conflicts(chain: Sequence[Batch]) -> list[OfflineConflict]:
 
 def run_seed(seed: int, events: int, *, traced: bool = False, focus: str | None = None) -> Outcome:
     """One run; the same arguments give the same run. `focus` overrides what the seed looks for above all."""
-    try:
+    with limits_put_back():
         return World(seed, traced=traced, focus=focus).run(events)
+
+
+@contextmanager
+def limits_put_back() -> Iterator[None]:
+    """A world makes some of the shipped limits small; others in this process use them as they are."""
+    try:
+        yield
     finally:
-        for module, name, values in KNOBS:  # others in this process use the shipped ones
+        for module, name, values in KNOBS:
             setattr(module, name, values[-1])
 
 
 def run_chunk(seeds: Sequence[int], events: int, focus: str | None = None) -> list[Outcome]:
-    """Some runs, with the garbage collector held back: a world is one large cycle, dropped as a whole."""
-    outcomes = []
-    gc.freeze()  # what was there before is not looked through each time
-    gc.disable()
-    try:
+    """Some runs, one after the other."""
+    with collector_held_back() as collect:
+        outcomes = []
         for number, seed in enumerate(seeds, 1):
             outcomes.append(run_seed(seed, events, focus=focus))
             if number % COLLECT_EVERY == 0:
-                gc.collect()
-    finally:
-        gc.enable()
-        gc.unfreeze()
-    return outcomes
+                collect()
+        return outcomes

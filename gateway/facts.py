@@ -13,6 +13,7 @@ harmless: the till has no answer, tells its fact again, and the missing event is
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import dropwhile
 
 from eventstore.events import NO_ID, RECORD, REDEEM, Extra
 from eventstore.log import LogLost
@@ -25,7 +26,7 @@ from gateway.desk import Desk
 from gateway.directory import Directory, Rejected, Terminal
 from gateway.identity import SCANNED_MS_END, Spot, claim_id_of, fault_of, partition_of
 from gateway.lane import Asked, Lane
-from gateway.ledger import Found, Ledger, looked_up
+from gateway.ledger import Found, Ledger, claim_of, looked_up
 from gateway.messages import ID_BYTES, Fact, Redeem, Verdict
 from gateway.offline_codes import OfflineKeys
 from gateway.offline_rules import Outage, breaches
@@ -64,7 +65,8 @@ class Facts:
             return _unresolved(len(facts))
         answered: asyncio.Future[Asked] = asyncio.get_running_loop().create_future()
         asked = Asked(len(facts), partial(_settle_once, answered))
-        logged = await looked_up(self._ledger, self._lanes, [fact.redeem.redemption_id for fact in facts])
+        ids = [fact.redeem.redemption_id for fact in facts]
+        logged = await looked_up(self._ledger, self._lanes, self._redeemer.recent, ids)
         for index, fact in enumerate(facts):
             if fact.redeem.redemption_id not in logged:
                 asked.give_up(index, 1)
@@ -87,6 +89,8 @@ class Facts:
         if fault := fault_of(scan):
             self._log_strange(asked, index, terminal, fact, Verdict.UNREADABLE, fault)
             return
+        if (first := claim_of(found)) is not None:  # perhaps used at another gateway; from now on here, too
+            self._redeemer.recent.put(scan.redemption_id, first, self._now_ms())
         if found is not None and found.extra.offline is not None and found.verdict not in _ASKED_AGAIN:
             conflict = self._control.directory.conflicts.get(scan.redemption_id)
             if found.verdict not in _LOST_BYTES or conflict is not None:
@@ -135,7 +139,7 @@ class Facts:
         campaign = directory.campaigns[spot.campaign]
         claim_id = claim_id_of(terminal.number, scan, spot.campaign, spot.serial)
         recent = self._redeemer.recent
-        first = found.record.claim_id if found and found.record.campaign else recent.get(scan.redemption_id)
+        first = claim_of(found) or recent.get(scan.redemption_id)
         if first is not None and first != claim_id:
             why = "this number was used for another voucher"
             self._log_strange(asked, index, terminal, fact, Verdict.ID_REUSED, why)
@@ -242,12 +246,10 @@ class Facts:
         """Who held the voucher when this fact lost it, some time ago: may be reversed by now, and another one there."""
         state = await self._desk.voucher(spot.campaign, spot.serial)
         claim_id = claim_id_of(terminal.number, fact.redeem, spot.campaign, spot.serial)
-        mine = next((e for e in state.settled if (e.kind, e.claim_id) == (LOST, claim_id)), None)
-        if mine is None or (state.holder is not None and state.holder.seq <= mine.seq):
-            return state.holder or told
-        undone = next((e for e in state.settled if e.kind == REVERSED and e.seq >= mine.seq), None)
+        since = dropwhile(lambda entry: (entry.kind, entry.claim_id) != (LOST, claim_id), state.settled)
+        undone = next((entry for entry in since if entry.kind == REVERSED), None)  # they stand as they came about
         if undone is None:
-            return told
+            return state.holder or told
         partition = partition_of(spot.campaign, spot.serial, len(self._lanes))
         if not await self._ledger.holds(partition, undone.seq):
             raise ArbiterLost("the redemption that held the voucher was undone a moment ago; the log does not say so")

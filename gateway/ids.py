@@ -20,6 +20,7 @@ class RecentIds:
         self._floor = floor_ms.to_bytes(6, "big") + _TAIL
         self._young_newest = self._old_newest = b""  # the latest minted UUIDv7 of each generation
         self._dropped_newest = b""  # and of all that left memory
+        self.rotations = 0  # what was used since the one before last is in memory
 
     def get(self, redemption_id: bytes) -> bytes | None:
         """The claim id it was used with, None if not in memory."""
@@ -67,6 +68,7 @@ class RecentIds:
         self._dropped_newest = max(self._dropped_newest, self._old_newest)
         self._floor = max(self._floor, self._dropped_newest)
         self._old, self._old_newest = self._young, self._young_newest
+        self.rotations += 1
         self._young, self._young_newest = kept, max(kept, default=b"")
 
     def _dated_ahead(self, ceiling: bytes) -> dict[bytes, bytes]:

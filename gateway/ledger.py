@@ -56,13 +56,16 @@ class UsedIds(Protocol):
         ...
 
 
-async def looked_up(used: UsedIds, lanes: Sequence[Lane], ids: Sequence[bytes]) -> Mapping[bytes, Found | None]:
-    """What stands in the log under each id (None: nothing yet); without the ids of which nobody can tell now.
+async def looked_up(
+    used: UsedIds, lanes: Sequence[Lane], recent: RecentIds, ids: Sequence[bytes]
+) -> Mapping[bytes, Found | None]:
+    """What stands in the log under each id; without the ids of which nobody can tell now.
 
-    A partition that turns out to be damaged halts.
+    None: nothing yet, and what was used while we looked is in `recent`. A partition that turns out to be damaged halts.
     """
     if not ids:
         return {}
+    rotations = recent.rotations
     try:
         async with asyncio.timeout(LOOK_UP_S_MAX):
             looked = await used.find_many(ids)
@@ -73,6 +76,8 @@ async def looked_up(used: UsedIds, lanes: Sequence[Lane], ids: Sequence[bytes]) 
         return {}
     for found in looked.damaged.values():
         lanes[found.partition].halt(str(found))
+    if recent.rotations - rotations > 1:  # something may have been used, and have left memory again
+        return looked.found
     return {name: looked.found.get(name) for name in ids if name not in looked.damaged}
 
 

@@ -291,7 +291,8 @@ class Redeemer:
                     await self._control.confirm()
                     spots = await self._registry.find([self.ring.parse(scans[index].code) for index in slow])
             named = [scans[i].redemption_id for i, spot in zip(slow, spots, strict=True) if isinstance(spot, Spot)]
-            logged = await looked_up(self._used, self._lanes, [one for one in named if self._is_strange(one)])
+            strange = [one for one in named if self._is_strange(one)]
+            logged = await looked_up(self._used, self._lanes, self.recent, strange)
             for index, spot in zip(slow, spots, strict=True):
                 if spot is None or not self._learn(logged, scans[index], spot, terminal.number):
                     asked.give_up(index, 1)

@@ -53,7 +53,7 @@ class Reversals:
             return
         sound = [reversal for reversal in reversals if fault_of_reversal(reversal) is None]
         ids = [name for one in sound for name in (one.redemption_id, one.reversal_id)]
-        logged = await looked_up(self._ledger, self._lanes, ids)
+        logged = await looked_up(self._ledger, self._lanes, self._redeemer.recent, ids)
         for index, reversal in enumerate(reversals):
             fault = fault_of_reversal(reversal)
             if fault is not None:
@@ -88,6 +88,7 @@ class Reversals:
             verdict, spot, claim_id = await self._judge_unseen(asker, terminal, reversal, used)
         else:
             verdict, spot, claim_id = self._judge_found(asker, terminal, found)
+        used = self._redeemer.recent.get(reversal.reversal_id) or used  # while we looked further
         if verdict is Verdict.UNRESOLVED or not self._control.is_confirmed():
             asked.give_up(index, 1)
             return

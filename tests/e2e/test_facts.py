@@ -6,16 +6,18 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from core_world import KEYS, World, new_id, offer, wall_ms, world
+from core_world import KEYS, World, new_id, offer, until, wall_ms, world
 
 from eventstore.events import CampaignClosed, CampaignCreated, TerminalRevoked, extras_of, iter_records
 from eventstore.log import CONTROL
 from eventstore.offline_events import OfflineConflict, OfflinePolicy
 from gateway.codes import CodeKeys, KeyRing
+from gateway.ids import RecentIds
 from gateway.lane import Asked
 from gateway.messages import Fact, Redeem, Reverse, Verdict
 from gateway.offline_codes import OfflineKeys
 from gateway.offline_rules import Outage
+from gateway.pipe import ArbiterLost
 
 HOUR_MS = 3_600_000
 POLICY = OfflinePolicy(count_max=3, value_minor_max=2500, minutes_max=120)
@@ -135,6 +137,51 @@ async def test_a_conflict_stays_one_when_the_winner_is_reversed(w: World) -> Non
     assert await w.reverse(1, Reverse(new_id(), won.redemption_id, wall_ms())) is Verdict.ACCEPTED
     assert (await tell(w, 2, lost)).codes[0] in (Verdict.CONFLICT, Verdict.CONFLICT_AGAIN)
     assert await w.verdict(2, w.scan(code)) is Verdict.ACCEPTED
+
+
+async def test_a_conflict_told_late_names_who_held_the_voucher_then_though_all_of_it_was_one_batch(w: World) -> None:
+    """Redeemed, lost against, reversed and accepted again within one batch; and the gateway died before the event."""
+    (code,) = await codes(w, 1)
+    won, lost, last = w.scan(code), fact_of(code), fact_of(code)
+    busy = asyncio.ensure_future(asyncio.sleep(60))
+    for lane in w.core.lanes:
+        lane._under_way.add(busy)  # so that everything gathers
+    w.core.facts._report, report = died, w.core.facts._report  # type: ignore[method-assign]
+    asked = []
+    for count, one in enumerate(
+        (
+            w.verdict(1, won),
+            tell(w, 2, lost),
+            w.reverse(1, Reverse(new_id(), won.redemption_id, wall_ms(), won)),
+            tell(w, 2, last),
+        ),
+        1,
+    ):
+        asked.append(asyncio.ensure_future(one))
+        await until(lambda count=count: sum(len(lane._forming.records) for lane in w.core.lanes) == count)
+    for lane in w.core.lanes:
+        lane._under_way.discard(busy)
+        lane._flush()
+    busy.cancel()
+    await asyncio.gather(*asked)
+    assert [verdict for name, verdict, _ in await rows(w) if name == lost.redeem.redemption_id] == [Verdict.CONFLICT]
+    w.core.facts._report = report  # type: ignore[method-assign]
+    assert (await tell(w, 2, lost)).codes == bytes([Verdict.CONFLICT_AGAIN])
+    (event,) = w.directory.conflicts.values()
+    assert (event.redemption_id, event.first_terminal) == (lost.redeem.redemption_id, 1)
+
+
+async def died(*_: object) -> None:
+    raise ArbiterLost("the gateway died here")
+
+
+async def test_a_fact_that_another_gateway_logged_is_remembered_here_too(w: World) -> None:
+    code, other = await codes(w, 2)
+    fact = fact_of(code, ago_ms=0)
+    assert (await tell(w, 1, fact)).codes == bytes([Verdict.ACCEPTED])
+    w.core.redeemer.recent = RecentIds(0)  # as in a gateway that has seen nothing of it, and trusts its memory
+    assert (await tell(w, 1, fact)).codes[0] in (Verdict.ACCEPTED, Verdict.REPEATED)
+    assert await w.verdict(1, w.scan(other, fact.redeem.redemption_id)) is Verdict.ID_REUSED
 
 
 async def test_what_a_fact_broke_is_logged_with_it_and_takes_nothing_from_it(w: World) -> None:

@@ -157,6 +157,7 @@ bench-cluster: $(INSTALLED)
 # The simulator; 2,000 seeds take two to three minutes on two cores. For an hour, and the same again goes on there:
 # make sim SEEDS=200000 SIM="--minutes 60 --done build/sim.json". One seed again, with its trace:
 # .venv/bin/python tests/sim/run.py --seed N --trace. Every planted bug: make sim SIM=--planted
+# Each fault at every step of short runs, some minutes: make sim SIM=--every-step
 SEEDS ?= 2000
 sim: $(INSTALLED)
 	$(BIN)/python tests/sim/run.py --seeds $(SEEDS) $(SIM)

@@ -259,7 +259,8 @@ class ValkeyArbiter:
         if not found:
             await self._call(partition, "FUNCTION", "LOAD", text)
         elif _mapping(found[0])[b"library_code"] != text:
-            raise ArbiterUnfit(f"function library {LIBRARY} has another text: two builds claim one version")
+            why = f"function library {LIBRARY} has another text, so another build uses this Valkey"
+            raise ArbiterUnfit(f"{why}: stop that one, then FUNCTION DELETE {LIBRARY}")
 
     async def _call(self, partition: int, *args: Any) -> Any:
         pipe = self._pipes.get(partition)

@@ -16,7 +16,7 @@ from functools import partial
 from itertools import dropwhile
 
 from eventstore.events import NO_ID, RECORD, REDEEM, Extra
-from eventstore.log import LogLost
+from eventstore.log import LogDamaged, LogLost
 from eventstore.offline_events import Acceptance, OfflineConflict
 from eventstore.vouchers import LOST, REDEEMED, REVERSED, VOIDED, Entry, entry_of, voucher_key
 from gateway.campaign import Campaign
@@ -80,6 +80,9 @@ class Facts:
             await self._report(terminal, facts, asked, logged)
         except (ArbiterLost, ArbiterRefused, ControlBusy, LogLost):
             return _unresolved(len(facts))  # logged, but not told: the till tells them again
+        except LogDamaged as damage:
+            self._lanes[damage.partition].halt(str(damage))
+            return _unresolved(len(facts))
         return asked
 
     async def _take_one(

@@ -18,6 +18,7 @@ from gateway.lane import Lane
 AHEAD_MS_MAX = 86_400_000  # a clock more than a day ahead is noticed by people
 AHEAD_IDS_MAX = 10_000  # more ids from the future than this, and all up to the newest of them are looked up
 FOUND_TOGETHER = 128  # looked up at a time: each comes with its record
+LOOKED_UP_TOGETHER = 32  # ids: with each batch of its own, and 100 ms a read, some are told in time
 LOOK_UP_S_MAX = 5.0  # the till has asked again by then; a rebuild of the index may take longer
 RECENT_BATCHES = 256  # read back at start, per partition: what retries of the last minutes may ask for
 SEARCH_BATCHES = 256  # read at a time: at most about 20 MB
@@ -63,22 +64,22 @@ async def looked_up(
 
     None: nothing yet, and what was used while we looked is in `recent`. A partition that turns out to be damaged halts.
     """
-    if not ids:
-        return {}
-    rotations = recent.rotations
+    rotations, told = recent.rotations, dict[bytes, Found | None]()
     try:
-        async with asyncio.timeout(LOOK_UP_S_MAX):
-            looked = await used.find_many(ids)
+        async with asyncio.timeout(LOOK_UP_S_MAX):  # what was found by then is told: the till asks for less next time
+            for first in range(0, len(ids), LOOKED_UP_TOGETHER):
+                some = ids[first : first + LOOKED_UP_TOGETHER]
+                looked = await used.find_many(some)
+                for one in looked.damaged.values():
+                    lanes[one.partition].halt(str(one))
+                told.update((name, looked.found.get(name)) for name in some if name not in looked.damaged)
     except (LogLost, TimeoutError):
-        return {}
+        pass
     except LogDamaged as damage:
         lanes[damage.partition].halt(str(damage))
-        return {}
-    for found in looked.damaged.values():
-        lanes[found.partition].halt(str(found))
     if recent.rotations - rotations > 1:  # something may have been used, and have left memory again
-        return looked.found
-    return {name: looked.found.get(name) for name in ids if name not in looked.damaged}
+        return {name: found for name, found in told.items() if found is not None}
+    return told
 
 
 class Ledger:
@@ -109,11 +110,13 @@ class Ledger:
             wanted[partition, seq].append((redemption_id, index))
         for (partition, seq), ids in wanted.items():
             try:
-                batch = (await self._log.read(partition, seq, 1))[0]
+                batches = await self._log.read(partition, seq, 1)
+                if not batches:
+                    raise LogDamaged(partition, seq, "the log had it once, and ends before it")
             except LogDamaged as damage:
                 looked.damaged.update((redemption_id, damage) for redemption_id, _ in ids)
             else:
-                looked.found.update(_found_in(batch, ids))
+                looked.found.update(_found_in(batches[0], ids))
         return looked
 
     async def _caught_up(self) -> None:

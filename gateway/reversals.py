@@ -7,7 +7,9 @@ there: a claim id names its terminal. And a reversal must be no oracle: an unkno
 campaign that is not for this store is not acknowledged.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
+
+import msgspec
 
 from eventstore.events import NO_ID, RECORD, REDEEM, REVERSE, Extra
 from eventstore.log import LogLost
@@ -22,6 +24,13 @@ from gateway.ledger import Found, Ledger, claim_of, looked_up
 from gateway.messages import ID_BYTES, Reverse, Verdict
 from gateway.redeem import Redeemer
 from gateway.roles import Action, Principal, may
+
+
+class _Known(msgspec.Struct, frozen=True):
+    """What a message's ids stand for: in the log, and those of its redemptions that were in memory before we looked."""
+
+    logged: Mapping[bytes, Found | None]
+    on_way: Set[bytes]
 
 
 class Reversals:
@@ -52,50 +61,46 @@ class Reversals:
             asked.give_up(0, len(reversals))
             return
         sound = [reversal for reversal in reversals if fault_of_reversal(reversal) is None]
-        ids = [name for one in sound for name in (one.redemption_id, one.reversal_id)]
-        logged = await looked_up(self._ledger, self._lanes, self._redeemer.recent, ids)
+        ids, recent = [name for one in sound for name in (one.redemption_id, one.reversal_id)], self._redeemer.recent
+        on_way = {one.redemption_id for one in sound if recent.get(one.redemption_id) is not None}
+        known = _Known(await looked_up(self._ledger, self._lanes, recent, ids), on_way)
         for index, reversal in enumerate(reversals):
             fault = fault_of_reversal(reversal)
             if fault is not None:
                 asked.notes[index] = fault
                 self._add_reversal(asked, index, terminal, reversal, Verdict.UNREADABLE, None, NO_ID)
-            elif reversal.redemption_id not in logged or reversal.reversal_id not in logged:
+            elif reversal.redemption_id not in known.logged or reversal.reversal_id not in known.logged:
                 asked.give_up(index, 1)
             else:
-                await self._reverse_one(asker, asked, index, terminal, reversal, logged)
+                await self._reverse_one(asker, asked, index, terminal, reversal, known)
 
     async def _reverse_one(
-        self,
-        asker: Principal,
-        asked: Asked,
-        index: int,
-        terminal: int,
-        reversal: Reverse,
-        logged: Mapping[bytes, Found | None],
+        self, asker: Principal, asked: Asked, index: int, terminal: int, reversal: Reverse, known: "_Known"
     ) -> None:
-        found = logged[reversal.redemption_id]
-        used = self._redeemer.recent.get(reversal.reversal_id) or claim_of(logged[reversal.reversal_id])
+        recent, found = self._redeemer.recent, known.logged[reversal.redemption_id]
+        used = recent.get(reversal.reversal_id) or claim_of(known.logged[reversal.reversal_id])
         if found is not None and found.record.terminal not in self._control.directory.terminals:
             try:
                 await self._control.confirm()  # it was enrolled, and redeemed, at another gateway a moment ago
             except LogLost:
                 asked.give_up(index, 1)
                 return
-        if found is None and self._redeemer.recent.get(reversal.redemption_id) is not None and not reversal.original:
-            asked.give_up(index, 1)  # it is on its way: neither "not found" nor anything else would be true
+        is_on_way = reversal.redemption_id in known.on_way or recent.get(reversal.redemption_id) is not None
+        if found is None and is_on_way and not reversal.original:
+            asked.give_up(index, 1)  # neither "not found" nor anything else would be true
             return
         if found is None or _named_nothing(found):
             verdict, spot, claim_id = await self._judge_unseen(asker, terminal, reversal, used)
         else:
             verdict, spot, claim_id = self._judge_found(asker, terminal, found)
-        used = self._redeemer.recent.get(reversal.reversal_id) or used  # while we looked further
+        used = recent.get(reversal.reversal_id) or used  # while we looked further
         if verdict is Verdict.UNRESOLVED or not self._control.is_confirmed():
             asked.give_up(index, 1)
             return
         if spot is not None and used is not None and used != claim_id:
             verdict, spot = Verdict.ID_REUSED, None
         elif spot is not None and used is None:
-            self._redeemer.recent.put(reversal.reversal_id, claim_id, self._now_ms())
+            recent.put(reversal.reversal_id, claim_id, self._now_ms())
         self._add_reversal(asked, index, terminal, reversal, verdict, spot, claim_id)
 
     def _judge_found(self, asker: Principal, terminal: int, found: Found) -> tuple[Verdict, Spot | None, bytes]:

@@ -1,6 +1,7 @@
 """Facts, on a real log and a real Valkey: each is logged once, and what lost is a conflict that names both."""
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,9 +12,11 @@ from core_world import KEYS, World, new_id, offer, until, wall_ms, world
 from eventstore.events import CampaignClosed, CampaignCreated, TerminalRevoked, extras_of, iter_records
 from eventstore.log import CONTROL
 from eventstore.offline_events import OfflineConflict, OfflinePolicy
+from eventstore.sqlite_file import row_id
 from gateway.codes import CodeKeys, KeyRing
+from gateway.core import LOG_FILE
 from gateway.ids import RecentIds
-from gateway.lane import Asked
+from gateway.lane import Asked, LaneState
 from gateway.messages import Fact, Redeem, Reverse, Verdict
 from gateway.offline_codes import OfflineKeys
 from gateway.offline_rules import Outage
@@ -173,6 +176,21 @@ async def test_a_conflict_told_late_names_who_held_the_voucher_then_though_all_o
 
 async def died(*_: object) -> None:
     raise ArbiterLost("the gateway died here")
+
+
+async def test_a_conflict_whose_winner_cannot_be_read_halts_its_partition(tmp_path: Path, w: World) -> None:
+    (code,) = await codes(w, 1)
+    won, lost = w.scan(code), fact_of(code)
+    _, partition, seq, _, _ = (await w.redeem(1, won)).places[0]
+    w.core.facts._report, report = died, w.core.facts._report  # type: ignore[method-assign]
+    await tell(w, 2, lost)
+    assert await w.reverse(1, Reverse(new_id(), won.redemption_id, wall_ms(), won)) is Verdict.ACCEPTED
+    w.core.facts._report = report  # type: ignore[method-assign]
+    with sqlite3.connect(tmp_path / LOG_FILE) as connection:
+        connection.execute("UPDATE batch SET crc = crc + 1 WHERE id = ?", (row_id(partition, seq),))
+    connection.close()
+    assert (await tell(w, 2, lost)).codes == bytes([Verdict.UNRESOLVED])
+    assert w.core.lanes[partition].state is LaneState.HALTED
 
 
 async def test_a_fact_that_another_gateway_logged_is_remembered_here_too(w: World) -> None:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 import redis
-from core_world import new_id, until, wall_ms, world
+from core_world import KEYS, Seen, connector, new_id, until, wall_ms, world
 from stream_world import site
 
-from gateway.core import LOG_FILE
+from eventstore.sqlite_file import row_id
+from gateway.core import LOG_FILE, open_core
 from gateway.lane import LaneState
 from gateway.ledger import looked_up
 from gateway.messages import Reverse, Verdict
@@ -90,6 +91,48 @@ async def test_a_reversal_that_meets_a_damaged_batch_halts_its_partition(tmp_pat
         assert here.w.core.lanes[0].state is LaneState.HALTED
         assert (await till.verdict(here.w.scan(code)))[0] is Verdict.UNRESOLVED
         assert not here.w.core.fatal.done()
+
+
+class Told(Seen):
+    """Expects to be told of a violation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.violations: list[str] = []
+
+    def violated(self, invariant: str) -> None:
+        self.violations.append(invariant)
+
+
+async def test_a_partition_that_lost_its_tail_halts_and_the_others_look_their_ids_up(
+    tmp_path: Path, valkey_endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log of one partition was put back to an older one; the index still knows of what it had."""
+    monkeypatch.setattr("eventstore.follower.RETURN_SECONDS_MAX", 0.3)  # it will not come back
+    places = {}
+    async with world(tmp_path, valkey_endpoint, partitions=2) as w:
+        for code in (await w.codes(640))[::40]:
+            scan = w.scan(code)
+            places[scan.redemption_id] = (await w.redeem(1, scan)).places[0][1:3]
+        await looked_up(w.core.ledger, w.core.lanes, w.core.redeemer.recent, list(places))
+    lost = [name for name, (partition, seq) in places.items() if partition == 1 and seq > 2]
+    kept = [name for name, (partition, _) in places.items() if partition == 0]
+    with sqlite3.connect(tmp_path / LOG_FILE) as connection:
+        connection.execute("DELETE FROM batch WHERE id > ? AND id < ?", (row_id(1, 2), row_id(2, 0)))
+    connection.close()
+    with redis.Redis.from_url(valkey_endpoint) as client:
+        client.flushall()
+    seen = Told()
+    core = await open_core(tmp_path, KEYS, connect=lambda: connector(valkey_endpoint), observer=seen)
+    try:
+        await until(lambda: seen.violations)
+        await until(lambda: core.lanes[1].state is LaneState.HALTED and core.lanes[0].state is LaneState.ADMITTING)
+        logged = await looked_up(core.ledger, core.lanes, core.redeemer.recent, [*lost[:1], *kept])
+        assert [name for name in kept if logged.get(name)] == kept
+        assert lost[0] not in logged
+        assert not core.fatal.done()
+    finally:
+        await core.close()
 
 
 async def test_a_damaged_batch_costs_the_ids_in_it_and_no_others(tmp_path: Path, valkey_endpoint: str) -> None:

@@ -182,6 +182,8 @@ class Checker:
             if asked.last in (ACCEPTED, REVERSED) and entry.code != asked.last and entry.code != REVERSED:
                 add("stable", f"{who} was told {asked.last}, then {entry.code} at {_at(place)}", serial)
             asked.last, asked.last_place, asked.heard_s = entry.code, place, entry.at_s
+        elif entry.code in (ACCEPTED, REVERSED) and asked.last not in (entry.code, REVERSED):
+            add("stable", f"{who} was told {entry.code} at {_at(place)}, and {asked.last} behind that", serial)
         if entry.seq <= asked.floor.get(entry.partition, 0):
             floor = asked.floor[entry.partition]
             add("order", f"{who} was sent after batch {floor} had been told, but stands at {_at(place)}", serial)

@@ -74,10 +74,15 @@ class _Link:
         """One direction, until it ends."""
         late: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()  # no limit: tills have few messages under way
         delivery = asyncio.create_task(self._deliver(late, writer))
+        reading = asyncio.create_task(self._read(reader, late, upwards=upwards))
         try:
-            await self._read(reader, late, upwards=upwards)
+            await asyncio.wait((delivery, reading), return_when=asyncio.FIRST_COMPLETED)
+            if not delivery.done():
+                late.put_nowait((0.0, b""))  # the end, behind all that is still under way
+                await delivery
         finally:
             delivery.cancel()
+            reading.cancel()
 
     async def _read(
         self, reader: asyncio.StreamReader, late: asyncio.Queue[tuple[float, bytes]], *, upwards: bool
@@ -90,7 +95,9 @@ class _Link:
                 if lost:
                     continue
                 due_s = max(due_s, clock() + proxy.delay_s)  # in order, whatever the delay becomes
-                late.put_nowait((due_s, frames.taken(chunk, twice=proxy.repeats) if upwards else chunk))
+                piece = frames.taken(chunk, twice=proxy.repeats) if upwards else chunk
+                if piece:
+                    late.put_nowait((due_s, piece))
         except OSError:
             return
 
@@ -100,6 +107,8 @@ class _Link:
         with contextlib.suppress(OSError):
             while True:
                 due_s, piece = await late.get()
+                if not piece:
+                    return
                 if (wait_s := due_s - clock()) > 0.0:
                     await asyncio.sleep(wait_s)
                 writer.write(piece)

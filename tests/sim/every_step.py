@@ -1,10 +1,12 @@
 """A fault at every step: a short plain run is cut after each of its callbacks, and there each fault is done in turn.
 
 The long runs meet rare combinations by chance; here nothing is left to chance that a short run can show. What stands
-between two callbacks is all there is: messages, claims and appends on their way, and what each process knows.
+between two callbacks is all there is: messages, claims and appends on their way, and what each process knows. One fault
+a run: a second one during a recovery, and one after the last step, is for the long runs.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import cache
 
 import msgspec
 from sim.gateways import Gateway
@@ -119,6 +121,7 @@ def run_cut(seed: int, at_step: int = -1, strike: Callable[[World], None] | None
         return World(seed, traced=False, focus="", is_plain=True).run(EVENTS, at_step, strike)
 
 
+@cache
 def steps_of(seed: int) -> int:
     """How many callbacks its run has before the calm."""
     whole = run_cut(seed)
@@ -126,24 +129,18 @@ def steps_of(seed: int) -> int:
     return whole.steps
 
 
-def cuts(stride: int = 1) -> list[tuple[int, str, range]]:
-    """What there is to run: seed, fault, steps; with a stride, each fault begins at another step."""
-    return [
-        (seed, strike.name, range(number % stride, steps_of(seed), stride))
-        for seed in SEEDS
-        for number, strike in enumerate(STRIKES)
-    ]
+def run_cuts(seed: int, name: str, stride: int = 1) -> list[Broken]:
+    """One run for each step, with the fault of this name there; those that broke an invariant.
 
-
-def run_cuts(seed: int, name: str, steps: Sequence[int]) -> list[Broken]:
-    """One run for each step, with the fault of this name there; those that broke an invariant."""
-    (harm,) = [strike.harm for strike in STRIKES if strike.name == name]
-    broken = []
+    With a stride, each fault begins at another step.
+    """
+    ((number, harm),) = [(number, strike.harm) for number, strike in enumerate(STRIKES) if strike.name == name]
+    broken, steps = [], range(number % stride, steps_of(seed), stride)
     with collector_held_back() as collect:
-        for number, at_step in enumerate(steps):
+        for at_step in steps:
             outcome = run_cut(seed, at_step, harm)
             if outcome.violations:
                 broken.append(Broken(seed, at_step, name, outcome.violations[0]))
-            if number % COLLECT_EVERY == 0:
+            if at_step // stride % COLLECT_EVERY == 0:
                 collect()
     return broken

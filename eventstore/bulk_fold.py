@@ -3,8 +3,8 @@
 Theory. `vouchers.apply_batch` takes a record apart and works out its voucher's value at once. Here nothing is done to
 one record. Some ten thousand of them at a time become an array, whose columns (numpy) are looked at as a whole: what
 each record did, by a table of op and verdict; which are of this slice; and for these a row of 44 bytes, the voucher and
-the one entry that its record would leave. Rows are dealt into 256 buckets by a byte of the serial, so that neighbours
-stay together and what is sorted later fits the caches.
+the one entry that its record would leave. Rows are dealt into 256 buckets by a mix of campaign and serial, so that what
+is sorted later fits the caches whatever the serials are; 64 neighbours stay together.
 
 When all is known, each bucket is sorted by voucher, events of one in their order. Then hashes (64 neighbours) lie side
 by side, and two events on one voucher do, too. Nearly every voucher has one event in its life: its row is its value,
@@ -31,10 +31,10 @@ from eventstore.vouchers import checked_head, next_value
 BUCKETS = 256
 LOOSE_RECORDS_MAX = 16_384  # 1.5 MB, which fit the caches; dealt in some 3 ms, for which an event loop can wait
 
-# As in events.RECORD. The byte that slices and buckets are told by is bits 8 to 15 of the serial.
+# As in events.RECORD. The byte that slices are told by is bits 8 to 15 of the serial.
 _RECORD = np.dtype(
     {
-        "names": ["op", "campaign", "serial", "registry", "bucket", "code", "claim"],
+        "names": ["op", "campaign", "serial", "registry", "slice", "code", "claim"],
         "formats": ["u1", ">u4", ">u8", "V12", "u1", "V16", "V20"],  # claim: claim_id and terminal
         "offsets": [0, 4, 8, 4, 14, 16, 32],
         "itemsize": RECORD_BYTES,
@@ -58,6 +58,7 @@ _KINDS[REDEEM, CONFLICT] = b"c"
 _KINDS[IMPORT, APPLIED] = b"i"
 _PAIRS = {kind: pair for pair, kind in _KINDS.items()}
 _NO_EFFECT, _IMPOSSIBLE, _IMPORTED = 0, 1, ord("i")
+_MIX = np.uint64(0x9E3779B97F4A7C15)  # 2**64 / golden ratio: the top byte of a product has something of all bits below
 _Bytes = NDArray[np.uint8]
 _Rows = NDArray[np.void]
 
@@ -93,13 +94,24 @@ class BulkFold:
     """What Valkey must hold for one slice of one partition, after the batches that were applied."""
 
     def __init__(
-        self, partition: int, mine: Slice = WHOLE, head: Head = EMPTY_HEAD, *, is_counting: bool = True
+        self,
+        partition: int,
+        mine: Slice = WHOLE,
+        head: Head = EMPTY_HEAD,
+        *,
+        purged: Collection[int] = (),
+        is_counting: bool = True,
     ) -> None:
-        """`is_counting`: whether anybody wants `counts`."""
+        """`purged`: campaigns that are no longer kept: their codes may have been imported again since.
+
+        `is_counting`: whether anybody wants `counts`.
+        """
         assert 0 <= mine.number < mine.of <= SLICES_MAX, f"slice {mine}"
         self.partition, self.head = partition, head
         self.counts: Counter[Scan] = Counter()  # op, campaign, terminal, verdict: what counters are made of
         self._is_counting = is_counting and mine.number == 0
+        self._purged = frozenset(purged)
+        self._gone = frozenset(campaign.to_bytes(4, "big") for campaign in purged)  # as a code's value begins
         self._mine = np.arange(256) % mine.of == mine.number
         self._loose: list[tuple[bytes, bytes, bytes]] = []  # of each batch: its records, verdicts, and stamp
         self._loose_records = 0
@@ -138,14 +150,16 @@ class BulkFold:
         stamps = np.frombuffer(b"".join(stamps_of), "V11")
         batch_of = np.repeat(np.arange(len(stamps), dtype=np.uint32), list(map(len, verdicts_of)))
         kinds = _KIND_TABLE[records["op"].astype(np.uint16) << 8 | verdicts]
+        if self._purged:
+            kinds[np.isin(records["campaign"], list(self._purged))] = _NO_EFFECT
         if (kinds == _IMPOSSIBLE).any():
             at = int(np.argmax(kinds == _IMPOSSIBLE))
             why = f"op {records['op'][at]} cannot have had verdict {verdicts[at]}"
             raise LogDamaged(self.partition, _seq_in(stamps[batch_of[at]].tobytes()), why)
         if (kinds == _IMPORTED).any():
             self._import(records, stamps, batch_of, np.flatnonzero(kinds == _IMPORTED))
-        chosen = np.flatnonzero(_ON_VOUCHERS[kinds] & self._mine[records["bucket"]])
-        buckets = records["bucket"][chosen]
+        chosen = np.flatnonzero(_ON_VOUCHERS[kinds] & self._mine[records["slice"]])
+        buckets = buckets_of(records["campaign"][chosen], records["serial"][chosen])
         order = chosen[np.argsort(buckets, kind="stable")]
         rows = np.empty(len(order), _ROW)
         for column in ("campaign", "serial", "claim"):
@@ -178,13 +192,16 @@ class BulkFold:
         _, _, rest = key.partition(b"}")
         if rest[:1] == b"r":
             assert isinstance(held, dict), "codes are kept by field"
+            held = {code: value for code, value in held.items() if value[:4] not in self._gone} if self._gone else held
+            if not held:
+                return
             self._pack()
             prefix = bytes.fromhex(rest[1:].decode())
             since = self._codes.get(prefix, {})
             if since.keys() & held.keys():
                 raise LogDamaged(self.partition, self.head.seq, "an import of a code that was known took effect before")
             self._codes[prefix] = held | since
-        else:
+        elif not self._purged or _campaign_and_row(key)[0] not in self._purged:
             self._base[key] = held
 
     # --- taking out ---
@@ -198,13 +215,10 @@ class BulkFold:
             found.update(self._keys(_in_order(rows)))
         return found
 
-    def finished(self, purged: Collection[int] = ()) -> Iterator[list[Finished]]:
-        """Every hash, but those of purged campaigns, many at a time; each is let go of as it is told.
-
-        Raises LogDamaged, also while it is gone through.
-        """
+    def finished(self) -> Iterator[list[Finished]]:
+        """Every hash, many at a time; each is let go of as it is told. Raises LogDamaged, also while gone through."""
         self._pack()
-        return self._finished(frozenset(purged))
+        return self._finished()
 
     def _groups(self) -> list[list[bytes]]:
         """What is to be sorted together: a bucket, or everything where it is little."""
@@ -212,23 +226,16 @@ class BulkFold:
             return [packed for packed in self._packed if packed]
         return [[rows for packed in self._packed for rows in packed]]
 
-    def _finished(self, purged: frozenset[int]) -> Iterator[list[Finished]]:
+    def _finished(self) -> Iterator[list[Finished]]:
         for packed in self._groups():
             rows = np.frombuffer(b"".join(packed), _ROW)
             packed.clear()
-            if purged:
-                rows = _taken(rows, np.flatnonzero(~np.isin(rows["campaign"], list(purged))))
             yield self._hashes(_in_order(rows))
         while self._base:  # nothing happened to these
-            key, held = self._base.popitem()
-            if not purged or _campaign_and_row(key)[0] not in purged:
-                yield [(key, held)]
-        gone = {campaign.to_bytes(4, "big") for campaign in purged}
+            yield [self._base.popitem()]
         while self._codes:
             prefix, codes = self._codes.popitem()
-            kept = {code: value for code, value in codes.items() if value[:4] not in gone} if gone else codes
-            if kept:
-                yield [(self._key_of_codes(prefix), kept)]
+            yield [(self._key_of_codes(prefix), codes)]
 
     def _hashes(self, rows: _Rows) -> list[Finished]:
         """Of rows in their order."""
@@ -281,6 +288,12 @@ class BulkFold:
                 raise LogDamaged(self.partition, _seq_in(stamp), why)
             values[field] = value
         return {b"%d" % field: value for field, value in values.items()}
+
+
+def buckets_of(campaigns: NDArray[np.uint32], serials: NDArray[np.uint64]) -> _Bytes:
+    """The same of 64 neighbours; never by the bits that slices are told by alone, or a slice would be one bucket."""
+    mixed = (serials.astype(np.uint64) >> np.uint64(6) ^ campaigns.astype(np.uint64) << np.uint64(32)) * _MIX
+    return (mixed >> np.uint64(56)).astype(np.uint8)
 
 
 def _taken(rows: _Rows, places: NDArray[np.intp]) -> _Rows:

@@ -39,8 +39,8 @@ from gateway.loading import forget
 ROUNDS_MAX = 20  # each round makes progress unless another gateway interferes; after twenty it is left alone a while
 READ_BATCHES = 500  # log rows read at a time: at most about 40 MB of full batches
 LOAD_WATCH_S = 0.25  # a rebuild makes a call every few milliseconds; one that makes none for so long is gone
-FEW_BATCHES = 200  # folded record by record sooner than numpy is imported, which takes 0.2 s and 20 MB
-FOLD_BATCHES = 4  # folded in one go: full ones take 10 ms, and whatever else this process answers waits for them
+FEW_RECORDS = 50_000  # 0.2 s record by record; in columns 0.1 s, but the import of numpy 0.2 s and 20 MB (measured)
+FOLD_BATCHES = 2  # folded in one go: full ones take 4 to 10 ms, for which whatever else this process answers waits
 RESTORES_IN_FLIGHT = 2  # Valkey works on one while the next is made
 REPLAY_BATCHES_MAX = 20_000  # beyond this a rebuild by bulk load is faster than replaying call by call
 
@@ -262,29 +262,35 @@ async def fold_log(
     Raises LogDamaged, LogFailed, LogLost.
     """
     head = await log.head(partition)
-    if head.seq <= FEW_BATCHES:
+    page = await _read(log, partition, 1, min(READ_BATCHES, head.seq)) if head.seq else []
+    if len(page) == head.seq and sum(len(batch.verdicts) for batch in page) <= FEW_RECORDS:
         state = empty_state(partition + 1, purged)
-        await _apply_all(log, partition, head, partial(apply_batch, state), advance)
+        await _apply_all(log, partition, head, page, partial(apply_batch, state), advance)
         return Folded(state.heads[partition], state.hashes.items())
     from eventstore.bulk_fold import BulkFold  # and numpy
 
-    fold = BulkFold(partition, is_counting=False)
-    await _apply_all(log, partition, head, fold.apply, advance)
-    return Folded(fold.head, chain.from_iterable(fold.finished(purged)))
+    fold = BulkFold(partition, purged=purged, is_counting=False)
+    await _apply_all(log, partition, head, page, fold.apply, advance)
+    return Folded(fold.head, chain.from_iterable(fold.finished()))
 
 
 async def _apply_all(
-    log: LogReader, partition: int, upto: Head, apply: Callable[[Batch], None], advance: Callable[[int], None]
+    log: LogReader,
+    partition: int,
+    upto: Head,
+    batches: list[Batch],
+    apply: Callable[[Batch], None],
+    advance: Callable[[int], None],
 ) -> None:
-    seq = 0
-    while seq < upto.seq:
-        batches = await _read(log, partition, seq + 1, min(READ_BATCHES, upto.seq - seq))
+    """`batches`: the first ones, which were read already."""
+    while batches:
         for number, batch in enumerate(batches):
             if number % FOLD_BATCHES == 0:
                 await asyncio.sleep(0)
             apply(batch)
         advance(len(batches))
         seq = batches[-1].seq
+        batches = await _read(log, partition, seq + 1, min(READ_BATCHES, upto.seq - seq)) if seq < upto.seq else []
 
 
 async def _read(log: LogReader, partition: int, first_seq: int, limit: int) -> list[Batch]:

@@ -77,7 +77,8 @@ async def work(job: Job) -> list[Folded]:
 async def _fold(reader: LogReader, part: Part, purged: list[int]) -> Folded:
     from eventstore.bulk_fold import BulkFold, Slice  # and numpy, which a gateway that takes Job from here does without
 
-    fold, base = BulkFold(part.partition, Slice(part.slice, part.slices), Head(*part.after)), b""
+    fold = BulkFold(part.partition, Slice(part.slice, part.slices), Head(*part.after), purged=purged)
+    base = b""
     if part.base_section is not None:
         rows = read_section(Path(part.base), part.base_section)
         if rows is None:
@@ -96,7 +97,7 @@ async def _fold(reader: LogReader, part: Part, purged: list[int]) -> Folded:
         _say(str(len(batches)))
     if fold.head != Head(*part.upto):
         raise LogDamaged(part.partition, last, "another batch than before")
-    return _write(fold, part, _rows(fold, base, part, purged))
+    return _write(fold, part, _rows(fold, base, part))
 
 
 def _begin(reader: LogReader, partition: int, after: int, last: int) -> asyncio.Task[list[Batch]] | None:
@@ -105,7 +106,7 @@ def _begin(reader: LogReader, partition: int, after: int, last: int) -> asyncio.
     return asyncio.create_task(reader.read(partition, after + 1, min(READ_BATCHES, last - after)))
 
 
-def _rows(fold: "BulkFold", base: bytes, part: Part, purged: list[int]) -> Iterator[bytes | memoryview]:
+def _rows(fold: "BulkFold", base: bytes, part: Part) -> Iterator[bytes | memoryview]:
     """What the fold comes to on top of its base. Rows in which nothing happened are neither parsed nor made again."""
     found, untouched = apart(base, fold.keys() if part.base_is_clean else None)
     for key, held in found:
@@ -114,7 +115,7 @@ def _rows(fold: "BulkFold", base: bytes, part: Part, purged: list[int]) -> Itera
     for start, end in untouched:
         for at in range(start, end, WRITE_BYTES):
             yield whole[at : min(end, at + WRITE_BYTES)]
-    for hashes in fold.finished(purged):
+    for hashes in fold.finished():
         yield rows_of(hashes)
 
 

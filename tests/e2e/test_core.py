@@ -244,7 +244,11 @@ async def test_a_revoked_terminal_is_nobody(w: World) -> None:
     assert w.directory.principal_of_terminal(1) is None
 
 
-async def test_a_purged_campaign_is_forgotten_by_valkey_and_by_a_rebuild(w: World, valkey_endpoint: str) -> None:
+@pytest.mark.parametrize("few_records", (0, 50_000), ids=("in columns", "record by record"))
+async def test_a_purged_campaign_is_forgotten_by_valkey_and_by_a_rebuild(
+    w: World, valkey_endpoint: str, few_records: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.recovery.FEW_RECORDS", few_records)
     long_ago = wall_ms() - 9_000_000
     brief = offer(starts_ms=long_ago, ends_ms=wall_ms() + 1000, dispute_ms=0, reversal_window_ms=0)
     await w.write(CampaignCreated(campaign=2, slug="brief", offer=brief))
@@ -256,12 +260,16 @@ async def test_a_purged_campaign_is_forgotten_by_valkey_and_by_a_rebuild(w: Worl
     await w.write(CampaignClosed(campaign=2))
     assert await w.core.desk.purge("op", "brief") == 1
     assert await w.verdict(1, w.scan(gone[0])) is Verdict.CLOSED
+    again = await w.core.desk.import_codes("op", "cake", ["B-1"], "i2")
+    assert not isinstance(again, Rejected)
+    assert [one.verdict for one in again] == [Verdict.ACCEPTED]
     for lane in w.core.lanes:
         folded = await fold_log(w.core.log, lane.partition, w.core.control.purged())
         await w.core.arbiter.rebuild(lane.partition, folded.hashes, folded.head, b"t" * 16)
     assert not any(b"v2:" in key for key in live_state(valkey_endpoint))
-    assert sum(len(fields) for fields in live_state(valkey_endpoint).values()) == 2
+    assert sum(len(fields) for fields in live_state(valkey_endpoint).values()) == 3, "two vouchers and a code"
     assert await w.verdict(2, w.scan(kept[0])) is Verdict.ALREADY_REDEEMED
+    assert await w.verdict(2, w.scan("B-1")) is Verdict.ACCEPTED
 
 
 async def previewing(w: World, code: str) -> Previewed:

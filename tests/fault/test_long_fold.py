@@ -1,6 +1,7 @@
 """A rebuild reads a long log, and lets the rest of the gateway live meanwhile."""
 
 import asyncio
+import sys
 
 import pytest
 from log_batches import chain, head_of, id16, record, redeemed
@@ -9,7 +10,7 @@ from eventstore.events import APPLIED
 from eventstore.finished import by_field
 from eventstore.log import EMPTY_HEAD
 from eventstore.memory_log import MemoryLog
-from gateway.recovery import FEW_BATCHES, FOLD_BATCHES, fold_log
+from gateway.recovery import FOLD_BATCHES, READ_BATCHES, fold_log
 
 BATCHES = 400  # one read
 
@@ -42,14 +43,40 @@ async def test_a_short_log_comes_to_the_same_record_by_record(
     purged: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log, head = MemoryLog(2), EMPTY_HEAD
-    for n in range(FEW_BATCHES):
+    for n in range(200):
         packed = record(campaign=7 + n % 2, serial=n, claim_id=id16(n))
         await log.append([batch := redeemed(1, head, [(packed, APPLIED)])])
         head = head_of(batch)
     short = await fold_log(log, 1, purged)
-    monkeypatch.setattr("gateway.recovery.FEW_BATCHES", 0)
+    monkeypatch.setattr("gateway.recovery.FEW_RECORDS", 0)
     long = await fold_log(log, 1, purged)
     assert short.head == long.head == head
     hashes = dict(short.hashes)
     assert hashes
     assert hashes == {key: by_field(held) for key, held in long.hashes}
+
+
+@pytest.mark.parametrize(
+    ("batches", "records", "few", "in_columns"),
+    ((3, 10, 30, False), (3, 10, 29, True), (READ_BATCHES, 1, 10_000, False), (READ_BATCHES + 1, 1, 10_000, True)),
+)
+async def test_how_a_log_is_folded_is_told_by_its_records(
+    batches: int, records: int, few: int, in_columns: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, head = MemoryLog(1), EMPTY_HEAD
+    for n in range(batches):
+        rows = [(record(serial=n * records + i, claim_id=id16(n, i)), APPLIED) for i in range(records)]
+        await log.append([batch := redeemed(0, head, rows)])
+        head = head_of(batch)
+    monkeypatch.setattr("gateway.recovery.FEW_RECORDS", few)
+    monkeypatch.delitem(sys.modules, "eventstore.bulk_fold", raising=False)
+    told: list[int] = []
+    folded = await fold_log(log, 0, (), told.append)
+    assert ("eventstore.bulk_fold" in sys.modules) is in_columns
+    assert sum(len(by_field(held)) for _, held in folded.hashes) == batches * records
+    assert (folded.head, sum(told)) == (head, batches)
+
+
+async def test_a_log_without_a_batch_comes_to_nothing() -> None:
+    folded = await fold_log(MemoryLog(1), 0, ())
+    assert (folded.head, list(folded.hashes)) == (EMPTY_HEAD, [])

@@ -24,6 +24,7 @@ from eventstore.snapshot import Manifest, Refused, Why
 from eventstore.sqlite_file import open_reader
 from gateway import doctor, recovery
 from gateway.core import LOG_FILE
+from gateway.directory import Rejected
 from gateway.main import running
 from gateway.messages import Redeem, Reverse, Verdict
 from gateway.snapshots import DIRECTORY, Snapshots
@@ -254,15 +255,25 @@ async def test_what_was_purged_since_is_not_in_what_a_start_loads(directory: Pat
         brief = offer(starts_ms=long_ago, ends_ms=wall_ms() + 20_000, dispute_ms=0, reversal_window_ms=0)
         await here.w.write(CampaignCreated(campaign=9, slug="brief", offer=brief))
         await redeem(here, 10, slug="brief")
+        assert not isinstance(await here.w.core.desk.import_codes("op", "brief", ["B-1", "B-2"], "i1"), Rejected)
         await snapshots_of(directory).write(None)
         await here.w.write(CampaignClosed(campaign=9))
         assert await here.w.core.desk.purge("op", "brief") == 1
-    async with site(directory) as here:
+        again = await here.w.core.desk.import_codes("op", "cake", ["B-1"], "i2")
+        assert not isinstance(again, Rejected)
+        assert again[0].verdict is Verdict.ACCEPTED, "purged, a code is free"
+    reports: list[str] = []
+    assert await told_again(directory, [], reports) == set()
+    assert not [text for text in reports if "no snapshot" in text or "starts empty" in text]
+    async with site(directory) as here, here.till(2) as till:
         _, (value,) = await here.w.core.arbiter.lookup(0, [(b"{0}v9:0", b"1")])
         assert value is None
+        assert (await till.verdict(here.w.scan("B-1")))[0] is Verdict.ACCEPTED
+        assert (await till.verdict(here.w.scan("B-2")))[0] is Verdict.UNKNOWN_CODE
     found = await looked_at(directory)
     assert isinstance(found, Manifest)
     assert found.purged == [9]
+    await snapshots_of(directory).write(None)
 
 
 async def test_a_gateway_makes_one_by_itself_when_it_is_due(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:

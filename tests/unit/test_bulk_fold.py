@@ -1,13 +1,14 @@
 """The fold for millions against the fold of one record at a time: the same hashes, whatever happened."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain as chained
 
+import numpy as np
 import pytest
 from log_batches import head_of, id16, record, redeemed
 
-from eventstore.bulk_fold import BulkFold, Slice
+from eventstore.bulk_fold import BUCKETS, BulkFold, Slice, buckets_of
 from eventstore.events import CONFLICT, IMPORT, REDEEM, REVERSE, VOID
 from eventstore.finished import Fields, Finished, by_field, fields_in
 from eventstore.log import EMPTY_HEAD, Batch, Head, LogDamaged
@@ -79,12 +80,12 @@ def told(fold: BulkFold) -> Iterator[Finished]:
     return chained.from_iterable(fold.finished())
 
 
-def taken_out(fold: BulkFold, purged: tuple[int, ...] = ()) -> dict[bytes, Fields]:
-    return {key: by_field(held) for hashes in fold.finished(purged) for key, held in hashes}
+def taken_out(fold: BulkFold) -> dict[bytes, Fields]:
+    return {key: by_field(held) for hashes in fold.finished() for key, held in hashes}
 
 
-def put_back(rows: bytes, partition: int, mine: Slice, head: Head) -> BulkFold:
-    fold = BulkFold(partition, mine, head)
+def put_back(rows: bytes, partition: int, mine: Slice, head: Head, purged: tuple[int, ...] = ()) -> BulkFold:
+    fold = BulkFold(partition, mine, head, purged=purged)
     for key, held in rows_in(rows):
         fold.put(key, held)
     return fold
@@ -114,12 +115,12 @@ def test_it_is_the_same_fold_also_when_it_was_written_down_in_between(
             fold.apply(batch)
         rows = b"".join(map(rows_of, fold.finished()))
         before, mine = rows if purged else b"", Slice(number, slices)
-        fold = put_back(before, partition, mine, head_of(batches[cut - 1]))
+        fold = put_back(before, partition, mine, head_of(batches[cut - 1]), purged)
         for batch in batches[cut:]:
             fold.apply(batch)
         assert fold.head == head_of(batches[-1])
         untouched = put_behind(fold, rows) if not purged else {}
-        part = taken_out(fold, purged)
+        part = taken_out(fold)
         assert not part.keys() & untouched.keys()
         part |= untouched
         assert not part.keys() & found.keys()
@@ -208,6 +209,54 @@ def test_a_code_that_was_known_before_is_damage_too() -> None:
     fold.apply(redeemed(0, EMPTY_HEAD, [(record(IMPORT, redemption_id=id16("a")), APPLIED)]))
     with pytest.raises(LogDamaged, match="a code that was known"):
         fold.put(registry_key(0, id16("a")), {id16("a"): bytes(12)})
+
+
+@pytest.mark.parametrize("loose", (1, 100))
+@pytest.mark.parametrize("with_base", (False, True))
+def test_codes_of_a_purged_campaign_may_be_imported_again(
+    loose: int, with_base: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eventstore.bulk_fold.LOOSE_RECORDS_MAX", loose)
+    codes = [id16("code", n) for n in range(3)]
+    imported = [(record(IMPORT, campaign=7, serial=n, redemption_id=code), APPLIED) for n, code in enumerate(codes)]
+    used = [(record(campaign=7, serial=n, claim_id=id16(n)), APPLIED) for n in range(3)]
+    first = redeemed(0, EMPTY_HEAD, [*imported, *used])
+    again = [(record(IMPORT, campaign=8, serial=n, redemption_id=code), APPLIED) for n, code in enumerate(codes[:2])]
+    second = redeemed(0, head_of(first), [*again, (record(campaign=8, serial=1, claim_id=id16("x")), APPLIED)])
+    if with_base:
+        fold = BulkFold(0, head=head_of(first), purged=(7,))
+        fold.apply(second)
+        before = BulkFold(0)
+        before.apply(first)
+        for key, held in told(before):
+            fold.put(key, held)
+    else:
+        fold = BulkFold(0, purged=(7,))
+        fold.apply(first)
+        fold.apply(second)
+    found = taken_out(fold)
+    assert found == slowly([first, second], (7,)).hashes
+    assert found[registry_key(0, codes[0])][codes[0]][:4] == (8).to_bytes(4, "big")
+    assert not any(b"v7:" in key for key in found)
+    assert codes[2] not in {field for fields in found.values() for field in fields}
+
+
+@pytest.mark.parametrize(
+    ("campaigns", "serials"),
+    (
+        ([7] * 4096, range(0, 4096 * 64, 64)),
+        ([7] * 4096, [n << 16 | 5 << 8 for n in range(4096)]),
+        (range(1, 4097), [0] * 4096),
+        ([n >> 2 for n in range(4096)], [(n & 3) << 6 for n in range(4096)]),
+    ),
+    ids=("in a row", "one slice", "campaigns of 64", "campaigns of 256"),
+)
+def test_no_bucket_holds_much_more_than_others(campaigns: Sequence[int], serials: Sequence[int]) -> None:
+    """A bucket is what is taken apart at once, in four times its memory."""
+    buckets = buckets_of(np.array(campaigns, np.uint32), np.array(serials, np.uint64))
+    assert np.bincount(buckets, minlength=BUCKETS).max() <= 3 * 4096 / BUCKETS
+    neighbours = buckets_of(np.array(campaigns, np.uint32), np.array(serials, np.uint64) + np.uint64(63))
+    assert (buckets == neighbours).all()
 
 
 def test_a_batch_that_does_not_follow_is_damage() -> None:

@@ -1,5 +1,6 @@
 """`tillgate log verify --state`: whether Valkey holds what the log adds up to."""
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gateway.cli_output import Fault, progress
@@ -18,7 +19,7 @@ async def compare_states(reader: "LogReader", config: "Config") -> dict[str, Any
     from gateway.valkey_client import UNREADABLE, client_of
 
     hashes, different = 0, list[str]()
-    purged = await purged_campaigns(reader)
+    purged = partial(purged_campaigns, reader)
     valkey = client_of(config)
     if valkey is None:
         raise Fault("the private Valkey never ran", hint="tillgate serve")

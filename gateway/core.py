@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -231,8 +231,12 @@ def _lane(partition: int, arbiter: ValkeyArbiter, log: EventLog, hooks: _Hooks) 
 
 
 def _fold(stored: Callable[[int], Awaitable[Folded | None]], log: EventLog, control: Control) -> Fold:
+    async def purged() -> Collection[int]:
+        await control.confirm()  # another gateway may have purged it
+        return control.purged()
+
     async def fold(partition: int) -> Folded:
-        return await stored(partition) or await fold_log(log, partition, control.purged())
+        return await stored(partition) or await fold_log(log, partition, purged)
 
     return fold
 

@@ -74,6 +74,7 @@ class Folded(msgspec.Struct, frozen=True):
 
 
 Fold = Callable[[int], Awaitable[Folded]]
+Purged = Callable[[], Awaitable[Collection[int]]]  # the campaigns that are, by all that the control log says now
 """A partition's state as the log says it is now, or as a snapshot said it was not long ago; what follows is replayed.
 
 Raises LogDamaged, LogFailed, LogLost.
@@ -255,21 +256,22 @@ async def _replay(arbiter: Arbiter, log: EventLog, partition: int, first_seq: in
 
 
 async def fold_log(
-    log: LogReader, partition: int, purged: Collection[int], advance: Callable[[int], None] = lambda batches: None
+    log: LogReader, partition: int, purged: Purged, advance: Callable[[int], None] = lambda batches: None
 ) -> Folded:
     """Fold the partition's whole log in this process's memory; `advance` is told how many more batches were folded.
 
     Raises LogDamaged, LogFailed, LogLost.
     """
     head = await log.head(partition)
+    gone = await purged()  # after the head: what was purged later freed no code that is registered again before it
     page = await _read(log, partition, 1, min(READ_BATCHES, head.seq)) if head.seq else []
     if len(page) == head.seq and sum(len(batch.verdicts) for batch in page) <= FEW_RECORDS:
-        state = empty_state(partition + 1, purged)
+        state = empty_state(partition + 1, gone)
         await _apply_all(log, partition, head, page, partial(apply_batch, state), advance)
         return Folded(state.heads[partition], state.hashes.items())
     from eventstore.bulk_fold import BulkFold  # and numpy
 
-    fold = BulkFold(partition, purged=purged, is_counting=False)
+    fold = BulkFold(partition, purged=gone, is_counting=False)
     await _apply_all(log, partition, head, page, fold.apply, advance)
     return Folded(fold.head, chain.from_iterable(fold.finished()))
 

@@ -1,13 +1,13 @@
 """Whether Valkey holds what the log says, hash for hash: the log folded in memory, some 60 bytes a voucher."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 import msgspec
 
 from eventstore.finished import by_field
 from eventstore.log import LogReader
 from gateway.proof import hashes_of, live_head
-from gateway.recovery import fold_log
+from gateway.recovery import Purged, fold_log
 from gateway.valkey_client import Client
 
 DIFFERENCES_MAX = 20  # told by key; what is wrong shows in the first of them
@@ -22,7 +22,7 @@ class StateChecked(msgspec.Struct, frozen=True):
 
 
 async def check_state(
-    log: LogReader, partition: int, purged: Collection[int], valkey: Client, advance: Callable[[int], None]
+    log: LogReader, partition: int, purged: Purged, valkey: Client, advance: Callable[[int], None]
 ) -> StateChecked:
     """Compare one partition. Raises LogDamaged, LogFailed, LogLost, valkey_client.UNREADABLE."""
     folded = await fold_log(log, partition, purged, advance)

@@ -1,19 +1,24 @@
 """A rebuild reads a long log, and lets the rest of the gateway live meanwhile."""
 
 import asyncio
-from unittest.mock import Mock
+from functools import partial
+from typing import Any
 
 import pytest
 from log_batches import chain, head_of, id16, record, redeemed
 
 from eventstore.bulk_fold import BulkFold
-from eventstore.events import APPLIED
+from eventstore.events import APPLIED, IMPORT
 from eventstore.finished import by_field
 from eventstore.log import EMPTY_HEAD
 from eventstore.memory_log import MemoryLog
 from gateway.recovery import FOLD_BATCHES, READ_BATCHES, fold_log
 
 BATCHES = 400  # one read
+
+
+async def purged_are(*campaigns: int) -> tuple[int, ...]:
+    return campaigns
 
 
 async def test_others_have_their_turn_while_a_page_is_folded() -> None:
@@ -33,7 +38,7 @@ async def test_others_have_their_turn_while_a_page_is_folded() -> None:
         turns_when_folded = turns
 
     living = asyncio.create_task(live())
-    await fold_log(log, 0, (), folded)
+    await fold_log(log, 0, purged_are, folded)
     living.cancel()
     assert turns_when_folded >= BATCHES // FOLD_BATCHES
     assert FOLD_BATCHES <= 16
@@ -48,9 +53,9 @@ async def test_a_short_log_comes_to_the_same_record_by_record(
         packed = record(campaign=7 + n % 2, serial=n, claim_id=id16(n))
         await log.append([batch := redeemed(1, head, [(packed, APPLIED)])])
         head = head_of(batch)
-    short = await fold_log(log, 1, purged)
+    short = await fold_log(log, 1, partial(purged_are, *purged))
     monkeypatch.setattr("gateway.recovery.FEW_RECORDS", 0)
-    long = await fold_log(log, 1, purged)
+    long = await fold_log(log, 1, partial(purged_are, *purged))
     assert short.head == long.head == head
     hashes = dict(short.hashes)
     assert hashes
@@ -70,15 +75,39 @@ async def test_how_a_log_is_folded_is_told_by_its_records(
         await log.append([batch := redeemed(0, head, rows)])
         head = head_of(batch)
     monkeypatch.setattr("gateway.recovery.FEW_RECORDS", few)
-    columns = Mock(wraps=BulkFold)
-    monkeypatch.setattr("eventstore.bulk_fold.BulkFold", columns)
+    made: list[BulkFold] = []
+
+    class Noted(BulkFold):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            made.append(self)
+
+    monkeypatch.setattr("eventstore.bulk_fold.BulkFold", Noted)
     told: list[int] = []
-    folded = await fold_log(log, 0, (), told.append)
-    assert columns.called is in_columns
+    folded = await fold_log(log, 0, purged_are, told.append)
+    assert bool(made) is in_columns
     assert sum(len(by_field(held)) for _, held in folded.hashes) == batches * records
     assert (folded.head, sum(told)) == (head, batches)
 
 
 async def test_a_log_without_a_batch_comes_to_nothing() -> None:
-    folded = await fold_log(MemoryLog(1), 0, ())
+    folded = await fold_log(MemoryLog(1), 0, purged_are)
     assert (folded.head, list(folded.hashes)) == (EMPTY_HEAD, [])
+
+
+@pytest.mark.parametrize("few", (0, 10))
+async def test_what_is_purged_is_asked_for_after_the_head(few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another gateway purges a campaign and registers one of its codes again, just when we ask."""
+    monkeypatch.setattr("gateway.recovery.FEW_RECORDS", few)
+    log = MemoryLog(1)
+    code = id16("a code")
+    await log.append([first := redeemed(0, EMPTY_HEAD, [(record(IMPORT, campaign=7, redemption_id=code), APPLIED)])])
+    again = redeemed(0, head_of(first), [(record(IMPORT, campaign=8, redemption_id=code), APPLIED)])
+
+    async def asked_late() -> tuple[int, ...]:
+        await log.append([again])
+        return ()
+
+    folded = await fold_log(log, 0, asked_late)
+    assert folded.head == head_of(first)
+    assert len(list(folded.hashes)) == 1

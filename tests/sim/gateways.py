@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from functools import cache
 from typing import Any
 
@@ -150,11 +150,15 @@ class Gateway:
             self.log,
             now_ms=self._now_ms,
             mint_tip=self._mint_tip,
-            fold=lambda partition: fold_log(self.log, partition, self.control.purged()),
+            fold=lambda partition: fold_log(self.log, partition, self._purged),
             on_batch=on_batch,
             on_fatal=self._on_fatal,
             on_recovered=self.around.on_recovered,
         )
+
+    async def _purged(self) -> Collection[int]:
+        await self.control.confirm()
+        return self.control.purged()
 
     def _on_fatal(self, error: BaseException) -> None:
         if not isinstance(error, LogFailed):

@@ -105,13 +105,13 @@ def test_a_disk_that_is_really_full_costs_no_answer(tmp_path: Path) -> None:
 
 
 def test_a_long_run_is_many_short_ones_counted_as_one() -> None:
-    whole = Options(seed=5, faults=250, answers=1_000_000)
+    whole = Options(seed=5, faults=125, answers=500_000)
     parts = [chapter(whole, number, 0.0) for number in range(4)]
     assert [(part.seed, part.faults, part.answers) for part in parts] == [
-        (5, 100, 400_000),
-        (6, 100, 400_000),
-        (7, 50, 200_000),
-        (8, 100, 400_000),  # with --seconds, for as long as they last
+        (5, 50, 200_000),
+        (6, 50, 200_000),
+        (7, 25, 100_000),
+        (8, 50, 200_000),  # with --seconds, for as long as they last
     ]
     told = Report(5)
     for part in parts[:3]:
@@ -120,9 +120,9 @@ def test_a_long_run_is_many_short_ones_counted_as_one() -> None:
         report.found.violations = [("state", "twice", 7)] if part.seed == 7 else []
         assert report.is_good == (part.seed == 5)
         told.add(report)
-    assert (told.faults["kill_both"], told.counts.answers, told.unresolved) == (250, 1_000_000, 1)
-    assert (told.found.by_rule(), told.counts.by_code, told.is_good) == ({"state": 1}, {0: 1_000_000}, False)
-    assert "1000000 answers" in in_words(told)
+    assert (told.faults["kill_both"], told.counts.answers, told.unresolved) == (125, 500_000, 1)
+    assert (told.found.by_rule(), told.counts.by_code, told.is_good) == ({"state": 1}, {0: 500_000}, False)
+    assert "500000 answers" in in_words(told)
 
 
 def test_a_seed_is_a_schedule() -> None:

@@ -37,6 +37,7 @@ class ValkeyHost:
     def __init__(self, loop: SimLoop, pace: Pace, server: ModelValkey, note: Note) -> None:
         self.loop, self.pace, self.server, self.note = loop, pace, server, note
         self.up, self.paused = True, False
+        self.under_way = 0  # commands that were sent and have not arrived, also of connections that were cut since
         self.lines: list[Line] = []
         self._waiting: list[tuple[Line, list[bytes]]] = []
 
@@ -94,10 +95,12 @@ class Line:
         self._parser.feed(command)
         self._arrives_s = max(self._arrives_s, loop.now_s + self._host.pace.delay_s())
         self.under_way += 1
+        self._host.under_way += 1
         loop.at(self._arrives_s, loop.world, self._arrive, self._parser.gets())
 
     def _arrive(self, args: list[bytes]) -> None:
         self.under_way -= 1
+        self._host.under_way -= 1
         if self.black:
             return
         if self._arriving is not None:

@@ -73,8 +73,8 @@ class Folded(msgspec.Struct, frozen=True):
     hashes: Iterable[Finished]
 
 
-Fold = Callable[[int], Awaitable[Folded]]
 Purged = Callable[[], Awaitable[Collection[int]]]  # the campaigns that are, by all that the control log says now
+Fold = Callable[[int], Awaitable[Folded]]
 """A partition's state as the log says it is now, or as a snapshot said it was not long ago; what follows is replayed.
 
 Raises LogDamaged, LogFailed, LogLost.

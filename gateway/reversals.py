@@ -60,12 +60,12 @@ class Reversals:
         if not self._control.is_confirmed():
             asked.give_up(0, len(reversals))
             return
-        sound = [reversal for reversal in reversals if fault_of_reversal(reversal) is None]
+        faults = [fault_of_reversal(reversal) for reversal in reversals]
+        sound = [reversal for reversal, fault in zip(reversals, faults, strict=True) if fault is None]
         ids, recent = [name for one in sound for name in (one.redemption_id, one.reversal_id)], self._redeemer.recent
         on_way = {one.redemption_id for one in sound if recent.get(one.redemption_id) is not None}
         known = _Known(await looked_up(self._ledger, self._lanes, recent, ids), on_way)
-        for index, reversal in enumerate(reversals):
-            fault = fault_of_reversal(reversal)
+        for index, (reversal, fault) in enumerate(zip(reversals, faults, strict=True)):
             if fault is not None:
                 asked.notes[index] = fault
                 self._add_reversal(asked, index, terminal, reversal, Verdict.UNREADABLE, None, NO_ID)
@@ -75,7 +75,7 @@ class Reversals:
                 await self._reverse_one(asker, asked, index, terminal, reversal, known)
 
     async def _reverse_one(
-        self, asker: Principal, asked: Asked, index: int, terminal: int, reversal: Reverse, known: "_Known"
+        self, asker: Principal, asked: Asked, index: int, terminal: int, reversal: Reverse, known: _Known
     ) -> None:
         recent, found = self._redeemer.recent, known.logged[reversal.redemption_id]
         used = recent.get(reversal.reversal_id) or claim_of(known.logged[reversal.reversal_id])

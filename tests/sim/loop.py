@@ -112,7 +112,7 @@ class SimLoop(asyncio.BaseEventLoop):
     async def sleep(self, seconds: float) -> None:
         """As asyncio.sleep, with fewer steps between the timer and the sleeper."""
         woken: asyncio.Future[None] = asyncio.Future(loop=self)
-        call = self.at(self.now_s + seconds, self.owner, woken.set_result, None)
+        call = self.at(self.now_s + seconds, self.owner, _wake, woken)
         try:
             await woken
         finally:
@@ -183,6 +183,11 @@ class SimLoop(asyncio.BaseEventLoop):
         coroutine = task.get_coro()
         assert coroutine is not None
         coroutine.close()  # type: ignore[union-attr]
+
+
+def _wake(sleeper: "asyncio.Future[None]") -> None:
+    if not sleeper.done():  # cancelled in the same turn: a process that was stopped makes up for its time all at once
+        sleeper.set_result(None)
 
 
 @contextmanager

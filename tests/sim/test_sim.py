@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from sim.every_step import SEEDS as CUT_SEEDS
 from sim.every_step import STRIKES, run_cuts
+from sim.loop import Owner, SimLoop
 from sim.many import Report, read_done, run_many, write_done
 from sim.planted import Bug, bugs, hunt
 from sim.run import EVENTS, PLANTED_EVENTS, PLANTED_SEEDS
@@ -66,6 +67,21 @@ def test_a_fault_at_any_step_breaks_no_invariant(seed: int, name: str) -> None:
 def test_a_planted_bug_is_found(bug: Bug) -> None:
     found = hunt(bug, seeds=PLANTED_SEEDS, events=PLANTED_EVENTS, seconds=HUNT_S)
     assert found.seed is not None, f"not found in {found.seconds:.0f} s"
+
+
+def test_who_was_stopped_may_cancel_a_sleep_that_was_over_meanwhile() -> None:
+    errors: list[BaseException] = []
+    loop = SimLoop(lambda owner, error: errors.append(error))
+    loop.owner = process = Owner("process")
+    sleeper = loop.create_task(loop.sleep(2.0))
+    loop.call_later(1.0, sleeper.cancel)
+    loop.owner = loop.world
+    loop.call_later(0.5, process.stop)
+    loop.call_later(3.0, loop.resume, process)
+    loop.run_while(lambda: True)
+    assert sleeper.cancelled()
+    assert not errors
+    loop.dispose()
 
 
 def test_the_same_seed_is_the_same_run_whatever_the_hash_seed() -> None:

@@ -64,7 +64,7 @@ class Disk:
         self._set(_DELAY, milliseconds_max * 1000)
 
     def fail_sync(self, number: int) -> None:
-        """The fsync of this number from now fails with EIO; 0: none does."""
+        """The log's fsync of this number from now fails with EIO, until then each of an index does; 0: none."""
         self._set(_EIO, number)
 
     def full(self, is_full: bool) -> None:

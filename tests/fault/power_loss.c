@@ -24,14 +24,14 @@
 
 struct control {
   uint32_t delay_us; /* each fsync of ours takes up to this much longer */
-  uint32_t eio_in;   /* the n-th fsync from now fails with EIO; 0: none */
+  uint32_t eio_in;   /* the n-th fsync from now fails with EIO, until then all of indexes do; 0: none */
   uint32_t full;     /* files of ours do not grow any more: ENOSPC */
   uint32_t failures; /* how often EIO or ENOSPC was answered */
   int64_t clock_ms;  /* added to the wall clock */
   uint64_t syncs;    /* how many fsyncs of ours there were */
 };
 struct record { uint64_t at, size_before; uint32_t old, fresh; };
-struct file { dev_t dev; ino_t ino; int side; uint64_t end; };
+struct file { dev_t dev; ino_t ino; int side; uint64_t end; int index; };
 enum { FILES = 64, PATH = 512 };
 #define HEAD sizeof(uint64_t) /* a side file begins with the offset of its first record that counts */
 
@@ -79,6 +79,12 @@ static int is_ours(const char *path) {
   return strstr(name, ".db") && !strstr(name, "-shm") && !strstr(name, ".lock");
 }
 
+/* Indexes of the log: SQLite's own checkpoints of them keep silent about a failed fsync, and do it again. */
+static int is_index(const char *path) {
+  const char *name = strrchr(path, '/') + 1;
+  return !strncmp(name, "index.db", 8) || !strncmp(name, "console.db", 10);
+}
+
 /* The file behind a descriptor, if it is one of ours; locked by the caller. */
 static struct file *file_of(int fd, struct stat *st) {
   if (!*dir || fstat(fd, st) || !S_ISREG(st->st_mode)) return NULL;
@@ -94,6 +100,7 @@ static struct file *file_of(int fd, struct stat *st) {
   struct file *f = &files[used++];
   f->dev = st->st_dev;
   f->ino = st->st_ino;
+  f->index = is_index(path);
   char undo[PATH + 32];
   snprintf(undo, sizeof undo, "%s/%lu.undo", side, (unsigned long)st->st_ino);
   f->side = open(undo, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
@@ -188,6 +195,7 @@ static int synced(int fd, int (*real)(int)) {
   lock();
   struct file *f = file_of(fd, &st);
   uint64_t upto = f ? f->end : 0;
+  int index = f && f->index;
   unlock();
   if (!f) return real(fd);
   uint32_t wait_us = control->delay_us;
@@ -196,7 +204,7 @@ static int synced(int fd, int (*real)(int)) {
     real_clock_gettime(CLOCK_MONOTONIC, &now);
     usleep(now.tv_nsec / 1000 * 2654435761u % wait_us);
   }
-  if (control->eio_in && !__atomic_sub_fetch(&control->eio_in, 1, __ATOMIC_RELAXED)) {
+  if (control->eio_in && (index || !__atomic_sub_fetch(&control->eio_in, 1, __ATOMIC_RELAXED))) {
     __atomic_add_fetch(&control->failures, 1, __ATOMIC_RELAXED);
     errno = EIO;
     return -1;

@@ -69,11 +69,19 @@ def _targets(module: Module, node: ast.Import | ast.ImportFrom) -> list[str]:
     return [name if name in modules() else base for name in deeper]
 
 
-def imports(module: Module) -> Iterator[Import]:
-    for node, lazy in _statements(module.tree):
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            for target in _targets(module, node):
-                yield Import(node, target, lazy)
+@functools.cache
+def nodes(module: Module) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(module.tree))
+
+
+@functools.cache
+def imports(module: Module) -> tuple[Import, ...]:
+    return tuple(
+        Import(node, target, lazy)
+        for node, lazy in _statements(module.tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for target in _targets(module, node)
+    )
 
 
 def under(name: str, prefixes: tuple[str, ...]) -> bool:
@@ -85,7 +93,7 @@ def ours(name: str) -> bool:
 
 
 def functions(module: Module) -> Iterator[tuple[ast.FunctionDef | ast.AsyncFunctionDef, int]]:
-    for node in ast.walk(module.tree):
+    for node in nodes(module):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert node.end_lineno is not None
             lines = node.end_lineno - node.lineno + 1
@@ -97,7 +105,7 @@ def functions(module: Module) -> Iterator[tuple[ast.FunctionDef | ast.AsyncFunct
 
 def defined_names(module: Module) -> Iterator[tuple[ast.AST, str]]:
     yield module.tree, module.name.rpartition(".")[2]
-    for node in ast.walk(module.tree):
+    for node in nodes(module):
         match node:
             case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
                 yield node, name
@@ -109,7 +117,7 @@ def defined_names(module: Module) -> Iterator[tuple[ast.AST, str]]:
 
 def texts(module: Module) -> Iterator[str]:
     """Every string constant up to its first colon: a module that is started or loaded by name is named so."""
-    for node in ast.walk(module.tree):
+    for node in nodes(module):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield node.value.partition(":")[0]
 

@@ -21,6 +21,7 @@ from source_tree import (
     functions,
     imports,
     modules,
+    nodes,
     ours,
     text_files,
     texts,
@@ -217,7 +218,7 @@ def _impurities(module: Module) -> Iterator[str]:
             yield module.at(found.node, f"pure module imports {found.target}")
         elif ours(found.target) and not any(fnmatch(found.target, pattern) for pattern in PURE):
             yield module.at(found.node, f"pure module imports {found.target}, which is not pure")
-    for node in ast.walk(module.tree):
+    for node in nodes(module):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute):
             called = node.func.id if isinstance(node.func, ast.Name) else node.func.attr
             if called in IMPURE_CALLS:
@@ -263,7 +264,7 @@ def test_nothing_catches_everything() -> None:
     broken = [
         module.at(node, "catches everything; name what can fail")
         for module in modules().values()
-        for node in ast.walk(module.tree)
+        for node in nodes(module)
         if _catches_everything(node)
     ]
     assert not broken, _listed(broken)

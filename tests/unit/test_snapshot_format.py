@@ -1,5 +1,6 @@
 """The two files of a snapshot, to the byte, and every reason not to use one."""
 
+import os
 import zlib
 from pathlib import Path
 
@@ -113,13 +114,14 @@ def test_every_flipped_bit_is_found(tmp_path: Path) -> None:
     manifest = written(tmp_path)
     for name in (manifest.file, "snapshot.json"):
         good = (tmp_path / name).read_bytes()
-        for at in range(len(good)):
-            (tmp_path / name).write_bytes(good[:at] + bytes([good[at] ^ 1 << at % 8]) + good[at + 1 :])
-            found = read_manifest(tmp_path)
-            refused = found if isinstance(found, Refused) else check_rows(tmp_path, found)
-            assert refused is not None, f"{name} at {at}"
-            assert refused.why is (Why.DAMAGED if name == manifest.file else Why.UNREADABLE)
-        (tmp_path / name).write_bytes(good)
+        with (tmp_path / name).open("r+b", buffering=0) as file:
+            for at in range(len(good)):
+                os.pwrite(file.fileno(), bytes([good[at] ^ 1 << at % 8]), at)
+                found = read_manifest(tmp_path)
+                refused = found if isinstance(found, Refused) else check_rows(tmp_path, found)
+                assert refused is not None, f"{name} at {at}"
+                assert refused.why is (Why.DAMAGED if name == manifest.file else Why.UNREADABLE)
+                os.pwrite(file.fileno(), good[at : at + 1], at)
 
 
 def test_rows_that_are_short_long_or_gone_are_refused(tmp_path: Path) -> None:

@@ -177,7 +177,9 @@ async def measure(directory: Path, events: int) -> None:
         run = lambda: asyncio.to_thread(  # noqa: E731
             subprocess.run, command, check=True, stdout=subprocess.DEVNULL, env=environment
         )
-        await table.line("tillgate rebuild (another Valkey, append-only file: yes)", events, run)
+        for what in ("with all that", "empty"):
+            await table.line(f"tillgate rebuild (that Valkey, {what}, append-only file: yes)", events, run)
+            client.flushall()
 
 
 async def head_of(data: Path) -> tuple[int, bytes]:

@@ -69,7 +69,9 @@ class Lane:
 
     async def settled(self, *told: str) -> None:
         """Nothing is open any more and the cashier was told: that comes a turn of the loop after the journal has it."""
-        await until(lambda: not self.journal.ledger.open_count() and all(words in self.out.getvalue() for words in told))
+        await until(
+            lambda: not self.journal.ledger.open_count() and all(words in self.out.getvalue() for words in told)
+        )
 
 
 @asynccontextmanager

@@ -9,8 +9,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
+from eventstore.events import CampaignClosed, ControlEvent, TerminalLocked, decode_control, encode_control, payload_head
 from eventstore.events import Control as ControlBatch
-from eventstore.events import ControlEvent, TerminalLocked, decode_control, encode_control, payload_head
 from eventstore.log import CONTROL, AppendRefused, Batch, EventLog, LogLost
 from gateway.control_rules import check
 from gateway.directory import Directory, Rejected
@@ -38,6 +38,7 @@ class Control:
         self._tip = b""
         self._loop = asyncio.get_running_loop()
         self._confirmed_s = float("-inf")
+        self._closed_seen_s: dict[int, float] = {}  # campaigns, and since when they are known here to be closed
         self._lock = asyncio.Lock()
 
     def is_confirmed(self) -> bool:
@@ -47,6 +48,10 @@ class Control:
     def purged(self) -> frozenset[int]:
         """Campaigns whose voucher state is no longer kept."""
         return frozenset(number for number, campaign in self.directory.campaigns.items() if campaign.purged)
+
+    def closed_for_s(self, campaign: int) -> float:
+        """For how long this gateway has known of a close: no matter how clocks step, and anew after a restart."""
+        return self._loop.time() - self._closed_seen_s[campaign]
 
     async def confirm(self) -> None:
         """Read the head asked for after this call began, and fold what is new."""
@@ -64,7 +69,11 @@ class Control:
 
     def _fold(self, batch: Batch) -> None:
         _, _, at_ms = payload_head(batch.payload)
-        self.directory.apply(decode_control(batch.payload), batch.seq, at_ms)
+        events = decode_control(batch.payload)
+        self.directory.apply(events, batch.seq, at_ms)
+        for event in events.events:
+            if isinstance(event, CampaignClosed):
+                self._closed_seen_s[event.campaign] = self._loop.time()
 
     async def record(self, actor: str, make: Make) -> tuple[ControlEvent, ...] | Rejected:
         """Write events if the directory allows them; returns them once they are durable and folded here.

@@ -71,9 +71,8 @@ class Core:
         self.log, self.index = log, index
         self.control, self.lanes, self.arbiter = parts.control, parts.lanes, parts.arbiter
         self.redeemer, self.desk, self.ledger = parts.redeemer, parts.desk, parts.ledger
-        self.reversals, self.facts = parts.reversals, parts.facts
-        self.fatal, self.follower = parts.fatal, parts.follower
-        self.counters, self.counting = parts.counters, parts.counting
+        self.reversals, self.fatal, self.follower = parts.reversals, parts.fatal, parts.follower
+        self.counters, self.counting, self.facts = parts.counters, parts.counting, parts.facts
         self.on_stall: Callable[[float], None] = lambda seconds: None
         self.offers: list[Callable[[Batch], None]] = []  # told of every batch of ours that is durable; must not raise
         self.contacts = Contacts(wall_ms())
@@ -210,6 +209,7 @@ class _Hooks(msgspec.Struct, frozen=True):
     """What all lanes share."""
 
     now_ms: Callable[[], int]
+    is_current: Callable[[], bool]
     fold: Fold
     on_batch: OnBatch
     on_fatal: Callable[[BaseException], None]
@@ -223,6 +223,7 @@ def _lane(partition: int, arbiter: ValkeyArbiter, log: EventLog, hooks: _Hooks) 
         log,
         now_ms=hooks.now_ms,
         mint_tip=mint_tip,
+        is_current=hooks.is_current,
         fold=hooks.fold,
         on_batch=hooks.on_batch,
         on_fatal=hooks.on_fatal,
@@ -321,7 +322,7 @@ async def open_core(
         if not fatal.done():
             fatal.set_exception(error)
 
-    hooks = _Hooks(now_ms, _fold(stored, log, control), on_batch, on_fatal, observer)
+    hooks = _Hooks(now_ms, control.is_confirmed, _fold(stored, log, control), on_batch, on_fatal, observer)
     lanes.extend(_lane(partition, arbiter, log, hooks) for partition in range(log.partitions))
     ledger = Ledger(log, follower, index)
     core: Core

@@ -31,18 +31,19 @@ from eventstore.vouchers import (
 from gateway.campaign import SIGNED, Campaign
 from gateway.claims import ValkeyArbiter
 from gateway.codes import Refused
-from gateway.control import Control
+from gateway.control import FRESH_S, Control
 from gateway.directory import Directory, Rejected
 from gateway.identity import Spot, partition_of, void_claim_id
 from gateway.imports import WHY_NOT_IMPORTED, Chunk, Imports, reserve
 from gateway.lane import Asked, Lane, LaneState
 from gateway.ledger import Found, Ledger
 from gateway.messages import Verdict
-from gateway.pipe import ArbiterRefused
+from gateway.pipe import ANSWER_TIMEOUT_S, ArbiterRefused
 from gateway.redeem import Redeemer
 
 IMPORT_CODES_MAX = 1000  # one batch; a larger list comes in chunks, each with its own request id
 REASON_CHARS_MAX = 200
+HEARD_S = FRESH_S + ANSWER_TIMEOUT_S  # after this long nobody claims what was judged before a control event
 PURGE_KEYS = 1000  # hashes forgotten per call: about a millisecond of Valkey
 
 
@@ -171,7 +172,15 @@ class Desk:
         return Verdict.VOIDED if verdict in (Verdict.ACCEPTED, Verdict.REPEATED) else verdict
 
     async def purge(self, actor: str, slug: str) -> int | Rejected:
-        """Log that a closed campaign's voucher state is no longer kept, then free it; returns hashes forgotten."""
+        """Log that a closed campaign's voucher state is no longer kept, then free it; returns hashes forgotten.
+
+        What Valkey has forgotten it takes for new. So every gateway has heard of the close before the purge (no more
+        scans), however soon the dispute period ends by the clocks, and of the purge before Valkey forgets (no facts).
+        """
+        await self._control.confirm()
+        closing = self._control.directory.campaign(slug)
+        if closing is not None and closing.closed_ms is not None:
+            await asyncio.sleep(HEARD_S - self._control.closed_for_s(closing.number))
 
         def make(directory: Directory, _: int) -> Sequence[ControlEvent] | Rejected:
             campaign = directory.campaign(slug)
@@ -184,6 +193,7 @@ class Desk:
             return outcome
         campaign = self._control.directory.campaign(slug)
         assert campaign is not None
+        await asyncio.sleep(HEARD_S)
         return await self._forget(campaign)
 
     async def _forget(self, campaign: Campaign) -> int:

@@ -8,6 +8,9 @@ nothing from it: the goods are given. Only a code that names no voucher of ours 
 
 A conflict is written into the control partition, both scans named, before the till is told. A crash between the two is
 harmless: the till has no answer, tells its fact again, and the missing event is written then.
+
+Of a purged campaign Valkey holds nothing, and would give a voucher away a second time. So a fact that comes that late
+claims nothing: what the log says of its id is the answer, and a new one is a conflict with nobody knows whom.
 """
 
 import asyncio
@@ -35,6 +38,7 @@ from gateway.redeem import Redeemer
 
 _LOST_BYTES = (Verdict.CONFLICT, Verdict.CONFLICT_AGAIN)
 _ASKED_AGAIN = (Verdict.ACCEPTED, Verdict.REPEATED, Verdict.REVERSED)  # the claim says what became of it since
+_NOBODY = Entry(LOST, NO_ID, 0, 0, 0)  # nothing is known of who was first
 _KINDS = {REDEEMED: "redeemed", VOIDED: "voided", REVERSED: "redeemed"}
 
 
@@ -75,6 +79,9 @@ class Facts:
                 await self._take_one(asked, index, terminal, fact, logged[fact.redeem.redemption_id], outage)
             except (ArbiterLost, ArbiterRefused, LogLost):
                 asked.give_up(index, 1)
+            except LogDamaged as damage:
+                self._lanes[damage.partition].halt(str(damage))
+                asked.give_up(index, 1)
         await answered
         try:
             await self._report(terminal, facts, asked, logged)
@@ -97,7 +104,7 @@ class Facts:
         if found is not None and found.extra.offline is not None and found.verdict not in _ASKED_AGAIN:
             conflict = self._control.directory.conflicts.get(scan.redemption_id)
             if found.verdict not in _LOST_BYTES or conflict is not None:
-                self._answer_from_log(asked, index, found, conflict)
+                self._answer_from_log(asked, index, found, found.verdict, conflict)
                 return
         named = await self._named(scan.code)
         if named is None:
@@ -107,14 +114,16 @@ class Facts:
                 self._redeemer.count_guess(terminal, scan.redemption_id)
             self._log_strange(asked, index, terminal, fact, named.verdict, named.why)
         else:
-            self._log(asked, index, terminal, fact, named, found, outage)
+            await self._log(asked, index, terminal, fact, named, found, outage)
 
-    def _answer_from_log(self, asked: Asked, index: int, found: Found, conflict: OfflineConflict | None) -> None:
+    def _answer_from_log(
+        self, asked: Asked, index: int, found: Found, verdict: int, conflict: OfflineConflict | None = None
+    ) -> None:
         if conflict is not None and conflict.first_kind == "redeemed":
             who = conflict.first_terminal.to_bytes(4, "big") + conflict.first_ms.to_bytes(6, "big")
             asked.told[index] = REDEEMED + NO_ID + who + conflict.first_seq.to_bytes(5, "big")
         asked.at_ms = asked.at_ms or found.at_ms
-        asked.settle(index, bytes((found.verdict,)), found.partition, found.seq, found.index)
+        asked.settle(index, bytes((verdict,)), found.partition, found.seq, found.index)
 
     async def _named(self, code: str) -> Spot | Refused | None:
         """The issued voucher a code names, Refused if there is none, None if nobody can tell right now."""
@@ -128,7 +137,7 @@ class Facts:
         campaign = self._control.directory.campaigns.get(spot.campaign)
         return campaign is not None and campaign.issued(spot.kind).holds(spot.serial)
 
-    def _log(
+    async def _log(
         self,
         asked: Asked,
         index: int,
@@ -147,15 +156,21 @@ class Facts:
             why = "this number was used for another voucher"
             self._log_strange(asked, index, terminal, fact, Verdict.ID_REUSED, why)
             return
+        if campaign.purged and found is not None and found.verdict in _ASKED_AGAIN:
+            undone = await self._ledger.reversal_of(found)
+            self._answer_from_log(asked, index, found, Verdict.REVERSED if undone else found.verdict)
+            return
         broken = self._breaches(directory, campaign, terminal, fact, outage)
         if first is None:
             outage.add(campaign.number, campaign.offer.value_minor)
             recent.put(scan.redemption_id, claim_id, now_ms)
         partition = partition_of(spot.campaign, spot.serial, len(self._lanes))
-        record = self._packed(Verdict.CONFLICT, terminal, scan, spot.campaign, spot.serial, claim_id)
+        again = campaign.purged and found is not None and found.verdict in _LOST_BYTES
+        verdict = Verdict.CONFLICT_AGAIN if again else Verdict.CONFLICT
+        record = self._packed(verdict, terminal, scan, spot.campaign, spot.serial, claim_id)
         acceptance = Acceptance(_sane(fact.accepted_ms), _sane(fact.contact_ms), broken)
         extra = Extra(scan.merchant_ref, scan.cashier_ref, offline=acceptance)
-        key = voucher_key(partition, spot.campaign, spot.serial)
+        key = None if campaign.purged else voucher_key(partition, spot.campaign, spot.serial)
         self._lanes[partition].add(record, key, asked, index, extra)
 
     def _breaches(
@@ -212,7 +227,8 @@ class Facts:
             place = places[index]
             if before is not None and before.verdict == Verdict.CONFLICT:
                 place = before.partition, before.seq, before.index
-            events.append(await self._conflict(terminal, fact, place, entry_of(asked.told[index]), code))
+            told = entry_of(asked.told[index]) if index in asked.told else _NOBODY
+            events.append(await self._conflict(terminal, fact, place, told, code))
         if not events:
             return
 

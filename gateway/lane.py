@@ -6,6 +6,8 @@ claimed while the other is synced. A batch is answered when it is in the log, ne
 way (lost connection, refused append, time-out) leaves its scans UNRESOLVED, which means: ask again with the same id.
 The lane then stops admitting and recovers (recovery.py). Nobody appends past a gap: when predecessors claimed by
 another gateway are missing for GAP_WAIT_S, their batches are read from the redis stream and appended with ours.
+A batch is claimed only while `is_current` says that what its records were judged by still holds, which it may not after
+the process stood still: a campaign that was purged meanwhile has no vouchers any more, and Valkey takes each for new.
 """
 
 import asyncio
@@ -117,25 +119,24 @@ class Lane:
         *,
         now_ms: Callable[[], int],
         mint_tip: Callable[[], bytes],
+        is_current: Callable[[], bool],
         fold: Fold,
         on_batch: OnBatch,
         on_fatal: Callable[[BaseException], None],
         on_recovered: Callable[[int, Recovered | PartitionHalted], None],
     ) -> None:
         self.partition = partition
-        self.state = LaneState.RECOVERING
-        self.why = "starting"  # why it is not admitting
+        self.state, self.why = LaneState.RECOVERING, "starting"  # and why it is not admitting
         self.durable_seq = 0
         self.seen_seq = 0  # what this gateway had read of the log before: it must not end sooner now
         self._arbiter, self._log = arbiter, log
-        self._now_ms, self._mint_tip = now_ms, mint_tip
+        self._now_ms, self._mint_tip, self._is_current = now_ms, mint_tip, is_current
         self._agree = partial(recover, arbiter, log, partition, mint_tip=mint_tip, now_ms=now_ms, fold=fold)
         self._on_batch, self._on_fatal, self._on_recovered = on_batch, on_fatal, on_recovered
         self._forming = _Forming()
         self._full: deque[_Forming] = deque()
-        self._waiting = 0
+        self._waiting, self._flush_planned = 0, False
         self._under_way: set[asyncio.Task[None]] = set()
-        self._flush_planned = False
         self._recovery: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
 
@@ -208,6 +209,9 @@ class Lane:
     # --- claim, append, answer ---
 
     async def _carry(self, forming: _Forming) -> None:
+        if not self._is_current():  # what its records were judged by may be long past: the process stood still
+            _give_up(forming)
+            return
         started = self._loop.time()
         try:
             batch, claimed = await self._claim(forming)

@@ -1,6 +1,7 @@
 """The main job without doors: scans in, verdicts out, on a real log and a real Valkey."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from core_world import World, new_id, offer, until, wall_ms, world
 from eventstore.events import CampaignClosed, CampaignCreated, CampaignPaused, TerminalRevoked
 from eventstore.vouchers import apply_batch, empty_state
 from gateway.codes import typed_code
+from gateway.control import FRESH_S
 from gateway.directory import Rejected
 from gateway.guesses import GUESSES_MAX
 from gateway.messages import Redeem, Reverse, Verdict
@@ -258,7 +260,9 @@ async def test_a_purged_campaign_is_forgotten_by_valkey_and_by_a_rebuild(
         assert await w.verdict(1, w.scan(code)) is Verdict.ACCEPTED
     assert isinstance(await w.core.desk.purge("op", "brief"), Rejected), "it is not closed"
     await w.write(CampaignClosed(campaign=2))
+    closed_s = time.monotonic()
     assert await w.core.desk.purge("op", "brief") == 1
+    assert time.monotonic() - closed_s > FRESH_S, "a gateway that has not heard of the close could still redeem"
     assert await w.verdict(1, w.scan(gone[0])) is Verdict.CLOSED
     again = await w.core.desk.import_codes("op", "cake", ["B-1"], "i2")
     assert not isinstance(again, Rejected)

@@ -1,6 +1,7 @@
 """What the core must not do: be an oracle, believe a Valkey that lost something, let a burst outrun a lock."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import redis
 from core_world import World, new_id, offer, until, wall_ms, world
 
 from eventstore.events import CampaignCreated, CampaignPaused
+from gateway.control import FRESH_S
 from gateway.directory import Rejected
 from gateway.guesses import GUESSES_MAX
 from gateway.lane import Asked
@@ -79,6 +81,17 @@ async def test_a_purge_does_not_make_a_reversed_redemption_stand(w: World) -> No
     w.directory.campaigns[2] = msgspec.structs.replace(campaign, purged=True)  # the dispute period is a long wait
     undone = [await w.core.desk.find(scan.redemption_id) for scan in (one, two)]
     assert [found is not None and found.undone is not None for found in undone] == [True, False]
+
+
+async def test_what_was_taken_before_the_process_stood_still_is_not_claimed_after(w: World) -> None:
+    (code,) = await w.codes(1)
+    scan, answered = w.scan(code), asyncio.get_running_loop().create_future()
+    w.core.redeemer.redeem(w.directory.terminals[1], [scan], answered.set_result)
+    time.sleep(FRESH_S + 0.1)  # noqa: ASYNC251 - all of it stands still
+    assert (await answered).codes == bytes([Verdict.UNRESOLVED])
+    assert [(await w.core.arbiter.head(lane.partition)).seq for lane in w.core.lanes] == [0] * len(w.core.lanes)
+    await until(w.core.control.is_confirmed)
+    assert await w.verdict(1, scan) is Verdict.ACCEPTED
 
 
 async def test_a_burst_of_guesses_does_not_outrun_the_lock(w: World) -> None:

@@ -279,3 +279,25 @@ async def test_a_code_copied_to_more_tills_than_a_voucher_remembers_loses_every_
     again = await tell(w, 2, lost[-1])
     assert again.codes == bytes([Verdict.CONFLICT])
     assert len(w.directory.conflicts) == 300
+
+
+async def test_a_fact_that_comes_after_the_purge_claims_nothing(w: World) -> None:
+    short = offer(offline=POLICY, dispute_ms=0, reversal_window_ms=0)
+    await w.write(CampaignCreated(campaign=3, slug="short", offer=short))
+    taken, late = [SIGNER.signed(code) for code in await w.codes(2, "short")]
+    assert await w.verdict(1, w.scan(taken)) is Verdict.ACCEPTED
+    known, lost = fact_of(late), fact_of(taken)
+    assert (await tell(w, 1, known)).codes == bytes([Verdict.ACCEPTED])
+    assert (await tell(w, 2, lost)).codes == bytes([Verdict.CONFLICT])
+    await w.write(CampaignClosed(campaign=3))
+    assert await w.core.desk.purge("op", "short") == 1
+    before = len(await rows(w))
+    assert (await tell(w, 1, known)).codes == bytes([Verdict.ACCEPTED])
+    assert (await tell(w, 2, lost)).codes == bytes([Verdict.CONFLICT])
+    assert len(await rows(w)) == before, "they are in the log"
+    unheard = fact_of(taken)
+    assert (await tell(w, 2, unheard)).codes == bytes([Verdict.CONFLICT]), "it was redeemed, and who knows by whom"
+    event = w.directory.conflicts[unheard.redeem.redemption_id]
+    assert (event.first_kind, event.first_terminal, event.terminal) == ("unknown", 0, 2)
+    assert (await tell(w, 2, unheard)).codes == bytes([Verdict.CONFLICT])
+    assert len(await rows(w)) == before + 1

@@ -150,6 +150,7 @@ class Gateway:
             self.log,
             now_ms=self._now_ms,
             mint_tip=self._mint_tip,
+            is_current=self.control.is_confirmed,
             fold=lambda partition: fold_log(self.log, partition, self._purged),
             on_batch=on_batch,
             on_fatal=self._on_fatal,

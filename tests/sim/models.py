@@ -188,6 +188,7 @@ class LogStore:
         self.partitions = partitions
         self.chains: dict[int, list[Batch]] = {number: [] for number in range(partitions)}
         self.chains[CONTROL] = list(control)
+        self.under_way = 0  # appends that have not come to an end here, whether their gateway still waits or not
 
     def head(self, partition: int) -> Head:
         chain = self.chains[partition]
@@ -249,7 +250,9 @@ class ModelLog:
             raise LogFailed("the disk failed before")
         answered: asyncio.Future[None] = asyncio.Future(loop=self._loop)
         lands_s = max(self._lands_s.get(batches[0].partition, 0.0), self._loop.now_s + self._pace.delay_s())
+        self._store.under_way += 1
         if self._random() < self.repeats:
+            self._store.under_way += 1
             self._loop.at(lands_s, self._loop.world, self._land, batches, None)
             lands_s += self._pace.delay_s() * 3
         self._lands_s[batches[0].partition] = lands_s
@@ -258,6 +261,7 @@ class ModelLog:
 
     def _land(self, batches: Sequence[Batch], answered: asyncio.Future[None] | None) -> None:
         outcome: Exception | None = None
+        self._store.under_way -= 1
         if self.fails_next is not None:
             self.failed = True
         if not self.failed or self.fails_next == "after":

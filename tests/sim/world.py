@@ -280,7 +280,7 @@ class World:
     def _run_until_still(self) -> None:
         """Until nothing happens any more: no repeated message, no claim whose gateway gave up, no append under way."""
         before = -1
-        while (before != self.events or self.host.under_way) and not self._is_over():
+        while (before != self.events or self.host.under_way or self.store.under_way) and not self._is_over():
             before, until_s = self.events, self.loop.now_s + STILL_S
             self.loop.run_while(lambda until_s=until_s: self.loop.now_s < until_s and not self._is_over())  # type: ignore[misc]
 

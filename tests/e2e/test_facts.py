@@ -227,7 +227,8 @@ async def test_not_allowed_closed_and_revoked_are_said(w: World) -> None:
     terminal = w.directory.terminals[3]  # of a store that no campaign is for
     assert (await w.core.facts.take(terminal, [fact_of(cake)], Outage())).codes == bytes([Verdict.ACCEPTED])
     await w.write(CampaignClosed(campaign=2), TerminalRevoked(terminal=3))
-    later = msgspec.structs.replace(fact_of(tea, ago_ms=0), contact_ms=wall_ms())
+    fact = fact_of(tea, ago_ms=0)
+    later = msgspec.structs.replace(fact, contact_ms=fact.accepted_ms)
     assert (await w.core.facts.take(terminal, [later], Outage())).codes == bytes([Verdict.ACCEPTED])
     said = [offline.breaches for _, _, offline in await rows(w) if offline]  # type: ignore[attr-defined]
     assert sorted(said) == sorted(

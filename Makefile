@@ -12,9 +12,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 demo: $(INSTALLED)
 	$(BIN)/tillgate demo
 
-# Two files at a time: most tests wait for other processes, and two cores are what they are made for.
+# Four files at a time, on two cores: most tests wait for other processes.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile
 
 # Scanners against a real kernel in a virtual machine: USB serial, HID, keyboards, unplugged and plugged in. One test:
 # make test-hardware HARDWARE="-- -k ssi". It needs QEMU and Debian's apt-get, and says so where they are absent, which

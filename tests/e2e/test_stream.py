@@ -270,8 +270,7 @@ async def _send_without_end(till: TillClient, scans: list[Redeem]) -> None:
 
 @pytest.mark.timeout(180)  # where the kernel stops such a line for good, only its own time-out ends it, after 30 s
 async def test_a_till_that_does_not_read_is_cut_off(here: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Less than an answer: a line whose window was made so small stops now and then with only a few in the buffer.
-    monkeypatch.setattr(stream_till, "BUFFER_BYTES_MAX", 1 << 10)
+    monkeypatch.setattr(stream_till, "BUFFER_BYTES_MAX", 1 << 14)
     async with here.till(1) as till, here.till(2) as neighbour:
         till.stop_reading()
         here.shrink_buffers()

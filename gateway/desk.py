@@ -35,7 +35,7 @@ from gateway.control import FRESH_S, Control
 from gateway.directory import Directory, Rejected
 from gateway.identity import Spot, partition_of, void_claim_id
 from gateway.imports import WHY_NOT_IMPORTED, Chunk, Imports, reserve
-from gateway.lane import Asked, Lane, LaneState
+from gateway.lane import Asked, Lane
 from gateway.ledger import Found, Ledger
 from gateway.messages import Verdict
 from gateway.pipe import ANSWER_TIMEOUT_S, ArbiterRefused
@@ -103,10 +103,8 @@ class Desk:
         """A voucher's entries as Valkey holds them. Raises ArbiterLost, ArbiterRefused."""
         partition = partition_of(campaign, serial, len(self._lanes))
         wanted = [(voucher_key(partition, campaign, serial), voucher_field(serial))]
-        lane = self._lanes[partition]
-        admitting, durable_seq = lane.state is LaneState.ADMITTING, lane.durable_seq
-        head, values = await self._arbiter.lookup(partition, wanted)
-        if not admitting or head.seq < durable_seq:
+        values, is_new = await self._lanes[partition].lookup(wanted)
+        if not is_new:
             raise ArbiterRefused("Valkey's state is being brought up to the log's: ask again")
         return values[0] or b""
 

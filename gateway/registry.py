@@ -10,10 +10,9 @@ import msgspec
 
 from eventstore.vouchers import REGISTRY_VALUE, registry_key, registry_partition
 from gateway.campaign import SIGNED
-from gateway.claims import Arbiter
 from gateway.codes import Hashed, Refused, Signed
 from gateway.identity import Spot
-from gateway.lane import Lane, LaneState
+from gateway.lane import Lane
 
 
 class Nowhere(msgspec.Struct, frozen=True):
@@ -25,8 +24,8 @@ class Nowhere(msgspec.Struct, frozen=True):
 class Registry:
     """Looks codes up."""
 
-    def __init__(self, lanes: Sequence[Lane], arbiter: Arbiter) -> None:
-        self._lanes, self._arbiter = lanes, arbiter
+    def __init__(self, lanes: Sequence[Lane]) -> None:
+        self._lanes = lanes
 
     async def find(self, codes: Sequence[Signed | Hashed | Refused]) -> list[Spot | Nowhere | None]:
         """Which vouchers these codes name; None where nobody can tell. Raises ArbiterLost, ArbiterRefused."""
@@ -40,10 +39,8 @@ class Registry:
                 wanted.setdefault(home, []).append((index, code))
         for partition, hashed in wanted.items():
             keys = [(registry_key(partition, code.keyed_hash), code.keyed_hash) for _, code in hashed]
-            lane = self._lanes[partition]
-            admitting, durable_seq = lane.state is LaneState.ADMITTING, lane.durable_seq
-            head, values = await self._arbiter.lookup(partition, keys)
-            nowhere = Nowhere(partition) if admitting and head.seq >= durable_seq else None
+            values, is_new = await self._lanes[partition].lookup(keys)
+            nowhere = Nowhere(partition) if is_new else None
             for (index, code), value in zip(hashed, values, strict=True):
                 found[index] = nowhere if value is None else _registered(value, code)
         return found

@@ -209,6 +209,19 @@ async def test_valkey_wiped_under_a_running_gateway_is_rebuilt(w: World, valkey_
     assert live_state(valkey_endpoint) == before == await folded_state(w)
 
 
+async def test_a_wiped_valkey_is_rebuilt_though_nobody_claims(w: World, valkey_endpoint: str) -> None:
+    """Where every code is typed, what Valkey has forgotten is only ever looked up."""
+    code = typed_code(123_456_789_012_345)
+    await w.core.desk.import_codes("op", "cake", [code], "i1")
+    with redis.Redis.from_url(valkey_endpoint) as client:
+        client.flushall()
+    scan, verdict = w.scan(code), Verdict.UNRESOLVED
+    async with asyncio.timeout(10):
+        while verdict is Verdict.UNRESOLVED:
+            verdict = await w.verdict(1, scan)
+    assert verdict is Verdict.ACCEPTED
+
+
 async def test_valkey_that_lost_its_tail_is_replayed(w: World, valkey_endpoint: str) -> None:
     codes = await w.codes(30)
     assert await w.verdict(1, w.scan(codes[0])) is Verdict.ACCEPTED

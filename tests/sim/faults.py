@@ -51,7 +51,7 @@ class Faults:
         )
         link: tuple[Callable[[], None], ...] = (self._cut, self._cut_all, self._black_hole, self._till_crash)
         valkey: tuple[Callable[[], None], ...] = (
-            *(self._lose_tail, self._lose_tail, self._lose_tail, self._wipe, self._split, self._flush),
+            *(self._lose_tail, self._lose_tail, self._lose_tail, self._wipe, self._split, self.forget),
             self._rot if world.host.server.append_only else self._restart_on_snapshot,
         )
         harmless: tuple[Callable[[], None], ...] = (
@@ -66,11 +66,13 @@ class Faults:
         elif world.focus == "split":
             self._allowed = [*self._allowed[:1], *[self._split] * 4]
         elif world.focus == "load_1":
-            self._allowed = [*self._allowed[:1], self._wipe, self._flush]
+            self._allowed = [*self._allowed[:1], self._wipe, self.forget]
         elif world.focus == "rot":
             self._allowed = [*self._allowed[:2], *[self._rot] * 3, self._restart_on_snapshot]
         elif world.focus == "load_wipe_1":
             self._allowed = [self._split, self._lose_tail, self._lose_tail]
+        elif world.focus == "look_up":
+            self._allowed = [*self._allowed[:1], *[self.forget] * 3]
         elif world.focus == "overtaken":
             self._allowed = [*self._allowed[:1], *[self._restart] * 3]
         self._backup: dict[int, int] = {}
@@ -171,7 +173,8 @@ class Faults:
         self._crash(0)
         self._world.host.server.wipe(functions=True)
 
-    def _flush(self) -> None:
+    def forget(self) -> None:
+        """Valkey holds nothing any more, and no connection was cut."""
         self._world.host.server.wipe(functions=False)
 
     def _rot(self) -> None:

@@ -17,7 +17,6 @@ from gateway.messages import Fact, Redeem, Reverse
 
 UNRESOLVED = 255
 SCANS_MAX = 4  # in one message
-NEWS_FROM = 0.85  # the chance above which the newest codes are tried
 FACT_SHARE = 0.1  # of scans are accepted without a connection
 LATE_S_MAX = 3.0  # after which the line is back and they are told
 OPEN_MAX = 8  # unanswered requests at which the cashier stops scanning
@@ -63,6 +62,7 @@ class Shop(Protocol):
     doubled_share: float
     typed_share: float
     misuse_share: float
+    news_share: float
     history: list[Told]
     operator: Operator
     sold: int
@@ -136,7 +136,7 @@ class Terminal:
         shop.sold += 1
         chance = choose.random()
         news = shop.operator.news
-        if news and chance > NEWS_FROM:
+        if news and chance >= 1 - shop.news_share:
             return choose.choice(news)
         if chance < shop.typed_share:
             return choose.choice(TYPED_CODES), None
@@ -184,6 +184,11 @@ class Terminal:
     def scan_fresh(self, campaign: int, serial: int) -> None:
         """Redeem a voucher that nobody else tries."""
         self._send([self._wish_for(signed_code(campaign, serial), (campaign, serial))])
+
+    def scan_newest(self) -> None:
+        """Try one of the codes that became known last, if there are any."""
+        if self._shop.operator.news and self.is_free:
+            self._send([self._wish_for(*self._shop.choose.choice(self._shop.operator.news))])
 
     def _now_ms(self) -> int:
         return BASE_MS + int(self._shop.loop.now_s * 1000)

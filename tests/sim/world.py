@@ -45,9 +45,9 @@ AMBUSH_CHANCE = {  # of a fault at the very moment of an operation
     "load_1": 0.1,
 }
 # What a seed looks for above all: trouble at one kind of operation, a pause behind a sleeper's back, two Valkeys at
-# once, a rebuild that is overtaken by another, or nothing.
+# once, a rebuild that is overtaken by another, codes that are only looked up, or nothing.
 FOCUSES = (
-    *("", "", "", "pause", "split", "rot", "claim_1", "append"),
+    *("", "", "", "pause", "split", "rot", "look_up", "claim_1", "append"),
     *("restore_1", "load_wipe_1", "overtaken", "load_1", "load_1"),
 )
 KNOBS: tuple[tuple[Any, str, tuple[int, ...]], ...] = (  # limits that a short run never meets are small in some seeds
@@ -105,7 +105,7 @@ class World:
         self.terminals = [Terminal(self, number) for number in range(1, choose.randint(2, TERMINALS) + 1)]
         self.operator = Operator(self)
         self.typed_share = choose.choice((0.02, 0.05, 0.4))
-        self.misuse_share = choose.choice((0.02, 0.15))
+        self.misuse_share, self.news_share = choose.choice((0.02, 0.15)), 0.15
         drawn = choose.choice(FOCUSES)
         self.focus = drawn if focus is None else focus
         self._strikes_per_s = SPLITS_PER_S if self.focus == "split" else STRIKES_PER_S
@@ -124,6 +124,8 @@ class World:
             self.host.server.append_only = False
             self._fault_share, loading.LOAD_FIELDS_MAX, valkey_model.SCAN_KEYS = 0.03, 1, 1
             self._log_pace.typical_s = 0.005
+        if self.focus == "look_up":  # codes that were just imported, and a Valkey that has forgotten them
+            self.news_share, self._fault_share = 1.0, 0.03
         if self.focus == "overtaken":  # a start on a file: both gateways rebuild at once what still holds everything
             self.host.server.append_only = seed % BACKUP_ONE_IN != 0
             valkey_model.SCAN_KEYS, self._log_pace.typical_s = 1, self.pace.typical_s
@@ -273,6 +275,11 @@ class World:
         self.say("--- calm")
         self._run_until_quiet("R8: not answered")
         self._run_until_still()
+        if self.focus == "look_up" and self.seed % BACKUP_ONE_IN != 0:
+            self.faults.forget()
+            for terminal in self.terminals:
+                terminal.scan_newest()
+            self._run_until_quiet("R8: a code that is looked up in an empty Valkey was not answered")
         self._probe()
         self._run_until_quiet("R8: a fresh scan was not answered")
         self._run_until_still()

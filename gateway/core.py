@@ -330,6 +330,7 @@ async def open_core(
         ring=KeyRing(code_keys),
         control=control,
         lanes=lanes,
+        arbiter=arbiter,
         used=ledger,
         recent=recent,
         now_ms=now_ms,

@@ -37,6 +37,7 @@ from gateway.identity import Spot, partition_of, void_claim_id
 from gateway.imports import WHY_NOT_IMPORTED, Chunk, Imports, reserve
 from gateway.lane import Asked, Lane
 from gateway.ledger import Found, Ledger
+from gateway.lookup import look_up
 from gateway.messages import Verdict
 from gateway.pipe import ANSWER_TIMEOUT_S, ArbiterRefused
 from gateway.redeem import Redeemer
@@ -103,7 +104,7 @@ class Desk:
         """A voucher's entries as Valkey holds them. Raises ArbiterLost, ArbiterRefused."""
         partition = partition_of(campaign, serial, len(self._lanes))
         wanted = [(voucher_key(partition, campaign, serial), voucher_field(serial))]
-        values, is_new = await self._lanes[partition].lookup(wanted)
+        values, is_new = await look_up(self._arbiter, self._lanes[partition], wanted)
         if not is_new:
             raise ArbiterRefused("Valkey's state is being brought up to the log's: ask again")
         return values[0] or b""

@@ -14,7 +14,7 @@ import asyncio
 import enum
 import struct
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
@@ -239,7 +239,7 @@ class Lane:
             self.partition, payload, keyed, tip=tip, at_ms=at_ms, durable_seq=self.durable_seq
         )
         if isinstance(claimed, Behind):
-            raise _ClaimBehind(_behind_text(claimed.head.seq, self.durable_seq))
+            raise _ClaimBehind(f"Valkey is at batch {claimed.head.seq}, the log at {self.durable_seq}")
         return Batch(self.partition, claimed.seq, claimed.prev, tip, payload, claimed.verdicts), claimed
 
     async def _append(self, batch: Batch) -> None:
@@ -266,21 +266,6 @@ class Lane:
             run.asked.at_ms = at_ms
             run.asked.settle(run.first, verdicts[offset:end], self.partition, seq, offset)
             offset = end
-
-    # --- look up ---
-
-    async def lookup(self, wanted: Sequence[tuple[bytes, bytes]]) -> tuple[list[bytes | None], bool]:
-        """Values of (hash key, field) pairs, and whether they are as new as the log: only then is an absence a fact.
-
-        Whoever only looks up must also see that Valkey lost something, or no claim may ever come to see it: a typed
-        code that nobody can find is never claimed. Raises ArbiterLost, ArbiterRefused.
-        """
-        admitting, durable_seq = self.state is LaneState.ADMITTING, self.durable_seq
-        head, values = await self._arbiter.lookup(self.partition, wanted)
-        is_new = head.seq >= durable_seq
-        if admitting and not is_new:
-            self.recover(_behind_text(head.seq, durable_seq))
-        return values, admitting and is_new
 
     # --- recover ---
 
@@ -347,10 +332,6 @@ class Lane:
 
 class _ClaimBehind(Exception):
     pass
-
-
-def _behind_text(seq: int, durable_seq: int) -> str:
-    return f"Valkey is at batch {seq}, the log at {durable_seq}"
 
 
 def _give_up(forming: _Forming) -> None:

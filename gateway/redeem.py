@@ -20,6 +20,7 @@ from eventstore.events import NO_ID, RECORD, REDEEM, Extra
 from eventstore.log import LogLost
 from eventstore.vouchers import voucher_key
 from gateway.campaign import SIGNED, decide
+from gateway.claims import Arbiter
 from gateway.codes import SERIAL_MAX, Hashed, KeyRing, Refused
 from gateway.control import Control
 from gateway.directory import Terminal
@@ -47,6 +48,7 @@ class Redeemer:
         ring: KeyRing,
         control: Control,
         lanes: Sequence[Lane],
+        arbiter: Arbiter,
         used: UsedIds,
         recent: RecentIds,
         now_ms: Callable[[], int],
@@ -57,7 +59,7 @@ class Redeemer:
         self.recent = recent
         self._control, self._lanes, self._used = control, lanes, used
         self._is_stalled, self._on_fatal = is_stalled, on_fatal
-        self._registry = Registry(lanes)
+        self._registry = Registry(lanes, arbiter)
         self._rules = Standings(control, now_ms)
         self._guesses = Guesses()
         self._partitions = len(lanes)

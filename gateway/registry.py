@@ -1,8 +1,4 @@
-"""Which voucher a code names: signed codes say it, typed and foreign ones are looked up in Valkey's registry.
-
-An answer "nobody has this code" counts only beside a head no older than the log's, from a lane that admits: a lane that
-recovers does not know yet what Valkey ought to hold.
-"""
+"""Which voucher a code names: signed codes say it, typed and foreign ones are looked up in Valkey's registry."""
 
 from collections.abc import Sequence
 
@@ -10,9 +6,11 @@ import msgspec
 
 from eventstore.vouchers import REGISTRY_VALUE, registry_key, registry_partition
 from gateway.campaign import SIGNED
+from gateway.claims import Arbiter
 from gateway.codes import Hashed, Refused, Signed
 from gateway.identity import Spot
 from gateway.lane import Lane
+from gateway.lookup import look_up
 
 
 class Nowhere(msgspec.Struct, frozen=True):
@@ -24,8 +22,8 @@ class Nowhere(msgspec.Struct, frozen=True):
 class Registry:
     """Looks codes up."""
 
-    def __init__(self, lanes: Sequence[Lane]) -> None:
-        self._lanes = lanes
+    def __init__(self, lanes: Sequence[Lane], arbiter: Arbiter) -> None:
+        self._lanes, self._arbiter = lanes, arbiter
 
     async def find(self, codes: Sequence[Signed | Hashed | Refused]) -> list[Spot | Nowhere | None]:
         """Which vouchers these codes name; None where nobody can tell. Raises ArbiterLost, ArbiterRefused."""
@@ -39,7 +37,7 @@ class Registry:
                 wanted.setdefault(home, []).append((index, code))
         for partition, hashed in wanted.items():
             keys = [(registry_key(partition, code.keyed_hash), code.keyed_hash) for _, code in hashed]
-            values, is_new = await self._lanes[partition].lookup(keys)
+            values, is_new = await look_up(self._arbiter, self._lanes[partition], keys)
             nowhere = Nowhere(partition) if is_new else None
             for (index, code), value in zip(hashed, values, strict=True):
                 found[index] = nowhere if value is None else _registered(value, code)

@@ -99,6 +99,7 @@ class Gateway:
             ring=RING,
             control=self.control,
             lanes=self.lanes,
+            arbiter=arbiter,
             used=ledger,
             recent=recent,
             now_ms=self._now_ms,

@@ -17,8 +17,9 @@ from sim.chance import Pace
 from sim.loop import Owner, SimLoop
 from sim.valkey_model import ModelValkey
 
-from eventstore.events import REDEEM, REVERSE, IdReused, iter_records
+from eventstore.events import REDEEM, REVERSE, IdReused, decode_control, iter_records
 from eventstore.log import CONTROL, EMPTY_HEAD, AppendRefused, Batch, Head, LogFailed, check_join
+from eventstore.offline_events import OfflineConflict
 
 
 class Note(Protocol):
@@ -202,6 +203,11 @@ class LogStore:
         if fresh is None:
             raise AppendRefused(partition, batches[0].seq, head)
         chain.extend(fresh)
+
+    def conflicts(self) -> list[OfflineConflict]:
+        """Those in the control partition."""
+        events = [event for batch in self.chains[CONTROL] for event in decode_control(batch.payload).events]
+        return [event for event in events if isinstance(event, OfflineConflict)]
 
 
 class ModelLog:

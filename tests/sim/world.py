@@ -18,9 +18,6 @@ from sim.operator_desk import Operator
 from sim.terminals import Terminal, Told
 from sim.valkey_model import ModelValkey
 
-from eventstore.events import decode_control
-from eventstore.log import CONTROL, Batch
-from eventstore.offline_events import OfflineConflict
 from gateway import ids, lane, loading, recovery
 from gateway.recovery import Branch, PartitionHalted, Recovered
 
@@ -317,13 +314,8 @@ class World:
             hashes=self.host.server.hashes,
             heads={number: self.host.server.strings.get(b"{%d}head" % number) for number in self.store.chains},
             is_halted=any(gateway.is_halted() for gateway in self.gateways),
-            conflicts=_conflicts(self.store.chains[CONTROL]),
+            conflicts=self.store.conflicts(),
         )
-
-
-def _conflicts(chain: Sequence[Batch]) -> list[OfflineConflict]:
-    events = [event for batch in chain for event in decode_control(batch.payload).events]
-    return [event for event in events if isinstance(event, OfflineConflict)]
 
 
 def run_seed(seed: int, events: int, *, traced: bool = False, focus: str | None = None) -> Outcome:

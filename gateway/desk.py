@@ -152,11 +152,15 @@ class Desk:
 
     async def void(self, actor: str, campaign: int, serial: int, reason: str, request_id: str) -> Verdict | Rejected:
         """End an unredeemed voucher: VOIDED, or ALREADY_REDEEMED / UNRESOLVED."""
+        if not self._control.is_confirmed():
+            return Verdict.UNRESOLVED
         directory = self._control.directory
         known = directory.campaigns.get(campaign)
         kinds = (known.signed, known.typed, known.foreign) if known else ()
-        if not any(span.holds(serial) for span in kinds):
+        if known is None or not any(span.holds(serial) for span in kinds):
             return Rejected("voucher_id", "no such voucher was issued")
+        if known.purged:  # Valkey would take a redeemed one for unused
+            return Rejected("voucher_id", f"{known.slug} is purged: nothing can become of its vouchers any more")
         if not 1 <= len(request_id) <= REASON_CHARS_MAX:
             return Rejected("request_id", f"1 to {REASON_CHARS_MAX} characters")
         claim_id = void_claim_id(campaign, serial, request_id)

@@ -94,7 +94,7 @@ class Imports:
 
     async def _claim(self, issued: VouchersIssued, hashes: Sequence[bytes]) -> bytes:
         """A verdict byte for every hash; after the first slice that is not resolved, no further one is tried."""
-        loop = asyncio.get_running_loop()
+        loop, campaigns = asyncio.get_running_loop(), self._control.directory.campaigns
         codes = bytearray()
         under_way: deque[tuple[float, asyncio.Future[bytes]]] = deque()
         start, resolved = 0, True
@@ -109,7 +109,8 @@ class Imports:
             part = await answer
             codes += part
             self._adapt(loop.time() - began_s)
-            resolved = resolved and Verdict.UNRESOLVED not in part
+            # All of them may take longer than a close and a purge.
+            resolved = resolved and Verdict.UNRESOLVED not in part and not campaigns[issued.campaign].purged
             if not resolved and not under_way:
                 break
         return bytes(codes) + bytes([Verdict.UNRESOLVED]) * (len(hashes) - len(codes))
@@ -151,6 +152,8 @@ async def reserve(
         campaign = directory.campaign(slug)
         if campaign is None:
             return Rejected("slug", f"there is no campaign {slug!r}")
+        if campaign.purged:  # Valkey would register what an earlier call of the same request had registered
+            return Rejected("slug", f"{slug} is purged")
         number = campaign.number
         earlier = directory.issued_as(number, request_id)
         if earlier is not None:

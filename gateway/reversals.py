@@ -141,7 +141,7 @@ class Reversals:
         claim_id = claim_id_of(terminal, original, named.campaign, named.serial)
         if is_locked and used != claim_id:
             return Verdict.TERMINAL_LOCKED, None, NO_ID
-        return Verdict.ACCEPTED, named, claim_id
+        return Verdict.WINDOW_OVER if campaign.purged else Verdict.ACCEPTED, named, claim_id
 
     def _may_reverse(self, asker: Principal, terminal: int, found: Found) -> Verdict:
         directory = self._control.directory
@@ -151,7 +151,9 @@ class Reversals:
         assert campaign is not None, "a logged redemption names its terminal and campaign"
         merchant = directory.stores[made_at.store].merchant
         made = Made(found.record.terminal, merchant, found.at_ms)
-        return decide_reversal(made, asker, acting_terminal=terminal, offer=campaign.offer, now_ms=self._now_ms())
+        verdict = decide_reversal(made, asker, acting_terminal=terminal, offer=campaign.offer, now_ms=self._now_ms())
+        # Purged, though this clock says that it could be undone: another one was ahead, and Valkey has forgotten it.
+        return Verdict.WINDOW_OVER if verdict is Verdict.ACCEPTED and campaign.purged else verdict
 
     def _add_reversal(
         self,

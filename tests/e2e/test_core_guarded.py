@@ -10,10 +10,11 @@ import pytest
 import redis
 from core_world import World, new_id, offer, until, wall_ms, world
 
-from eventstore.events import CampaignCreated, CampaignPaused
+from eventstore.events import CampaignClosed, CampaignCreated, CampaignPaused
 from gateway.control import FRESH_S
 from gateway.directory import Rejected
 from gateway.guesses import GUESSES_MAX
+from gateway.identity import Spot
 from gateway.lane import Asked
 from gateway.ledger import Lookup
 from gateway.messages import Reverse, Verdict
@@ -81,6 +82,30 @@ async def test_a_purge_does_not_make_a_reversed_redemption_stand(w: World) -> No
     w.directory.campaigns[2] = msgspec.structs.replace(campaign, purged=True)  # the dispute period is a long wait
     undone = [await w.core.desk.find(scan.redemption_id) for scan in (one, two)]
     assert [found is not None and found.undone is not None for found in undone] == [True, False]
+
+
+async def test_nothing_of_a_purged_campaign_changes_any_more(w: World) -> None:
+    """Valkey has forgotten it all, and would take what was redeemed for unused and what was registered for new."""
+    await w.write(CampaignCreated(campaign=2, slug="short", offer=offer(dispute_ms=0, reversal_window_ms=0)))
+    (code,) = await w.codes(1, "short")
+    await w.core.desk.import_codes("op", "short", ["S-1"], "i1")
+    scan, unheard = w.scan(code), w.scan("S-1")
+    assert await w.verdict(1, scan) is Verdict.ACCEPTED
+    await w.write(CampaignClosed(campaign=2))
+    assert await w.core.desk.purge("op", "short") == 1
+    rows = [(await w.core.log.head(lane.partition)).seq for lane in w.core.lanes]
+    assert isinstance(await w.core.desk.import_codes("op", "short", ["S-1"], "i1"), Rejected)
+    spot = await w.core.desk.identify(code)
+    assert isinstance(spot, Spot)
+    assert isinstance(await w.core.desk.void("op", 2, spot.serial, "why not", "v1"), Rejected)
+    assert rows == [(await w.core.log.head(lane.partition)).seq for lane in w.core.lanes], "nothing was logged"
+    campaign = w.directory.campaigns[2]
+    slow_clock = msgspec.structs.replace(campaign.offer, reversal_window_ms=60_000)  # as good as one
+    w.directory.campaigns[2] = msgspec.structs.replace(campaign, offer=slow_clock)
+    assert await w.reverse(1, Reverse(new_id(), scan.redemption_id, wall_ms(), scan)) is Verdict.WINDOW_OVER
+    assert await w.reverse(1, Reverse(new_id(), unheard.redemption_id, wall_ms(), unheard)) is Verdict.NOT_FOUND
+    unseen = w.scan(code)
+    assert await w.reverse(1, Reverse(new_id(), unseen.redemption_id, wall_ms(), unseen)) is Verdict.WINDOW_OVER
 
 
 async def test_what_was_taken_before_the_process_stood_still_is_not_claimed_after(w: World) -> None:

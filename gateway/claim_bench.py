@@ -30,8 +30,9 @@ from gateway.claims import LIBRARY_TEXT, keyed_of
 from gateway.embedded import EmbeddedValkey
 from gateway.valkey_server import Endpoint
 
+LATENCIES_MIN = 2  # a percentile needs two: a busy machine may take longer than the time that was asked for
 CALLS_UNDER_WAY = 16  # so that the server never waits for this client; a lane has two
-RECORDS_PER_SECOND_MAX = 250_000  # packed beforehand, for a server faster than any we measured
+RECORDS_PER_SECOND_MAX = 500_000  # packed beforehand, for a server faster than any we measured (330,000)
 PARTITION, CAMPAIGN, TERMINAL, CONTROL_SEQ = 0, 1, 1, 1
 READ_BYTES = 1 << 20
 
@@ -105,7 +106,7 @@ class Caller:
     def run(self, seconds: float) -> None:
         """Call until the time is over or no call is left; what is under way stays under way."""
         until_s = time.perf_counter() + seconds
-        while time.perf_counter() < until_s:
+        while time.perf_counter() < until_s or len(self.latencies) < LATENCIES_MIN:
             self._fill()
             if not self._sent_s:
                 return

@@ -9,7 +9,15 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from eventstore.events import CampaignClosed, ControlEvent, TerminalLocked, decode_control, encode_control, payload_head
+from eventstore.events import (
+    CampaignClosed,
+    CampaignPurged,
+    ControlEvent,
+    TerminalLocked,
+    decode_control,
+    encode_control,
+    payload_head,
+)
 from eventstore.events import Control as ControlBatch
 from eventstore.log import CONTROL, AppendRefused, Batch, EventLog, LogLost
 from gateway.control_rules import check
@@ -39,6 +47,7 @@ class Control:
         self._loop = asyncio.get_running_loop()
         self._confirmed_s = float("-inf")
         self._closed_seen_s: dict[int, float] = {}  # campaigns, and since when they are known here to be closed
+        self._purged_seen_s: dict[int, float] = {}
         self._lock = asyncio.Lock()
 
     def is_confirmed(self) -> bool:
@@ -52,6 +61,10 @@ class Control:
     def closed_for_s(self, campaign: int) -> float:
         """For how long this gateway has known of a close: no matter how clocks step, and anew after a restart."""
         return self._loop.time() - self._closed_seen_s[campaign]
+
+    def purged_for_s(self, campaign: int) -> float:
+        """For how long this gateway has known of a purge; else as above."""
+        return self._loop.time() - self._purged_seen_s[campaign]
 
     async def confirm(self) -> None:
         """Read the head asked for after this call began, and fold what is new."""
@@ -74,6 +87,8 @@ class Control:
         for event in events.events:
             if isinstance(event, CampaignClosed):
                 self._closed_seen_s[event.campaign] = self._loop.time()
+            elif isinstance(event, CampaignPurged):
+                self._purged_seen_s[event.campaign] = self._loop.time()
 
     async def record(self, actor: str, make: Make) -> tuple[ControlEvent, ...] | Rejected:
         """Write events if the directory allows them; returns them once they are durable and folded here.

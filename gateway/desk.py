@@ -109,6 +109,19 @@ class Desk:
             raise ArbiterRefused("Valkey's state is being brought up to the log's: ask again")
         return values[0] or b""
 
+    async def claims_logged(self, partition: int) -> None:
+        """Return once all that Valkey has claimed by now is in the log, also for a gateway that died in between.
+
+        Raises ArbiterLost, LogLost; ArbiterRefused: not yet.
+        """
+        head = await self._arbiter.head(partition)
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                await self._ledger.wait_until(partition, head.seq)
+        except TimeoutError:
+            self._lanes[partition].recover(f"Valkey is at batch {head.seq}, which nobody brings into the log")
+            raise ArbiterRefused("what was claimed is being brought into the log: ask again") from None
+
     async def find(self, redemption_id: bytes) -> Found | None:
         """What the log says of an id, caught up to now, and whether it was undone since. None: it was never used.
 

@@ -10,7 +10,8 @@ A conflict is written into the control partition, both scans named, before the t
 harmless: the till has no answer, tells its fact again, and the missing event is written then.
 
 Of a purged campaign Valkey holds nothing, and would give a voucher away a second time. So a fact that comes that late
-claims nothing: what the log says of its id is the answer, and a new one is a conflict with nobody knows whom.
+claims nothing: what the log says of its id is the answer, and a new one is a conflict with nobody knows whom. Nobody
+says so before every gateway has heard of the purge, and all that was claimed until then is in the log.
 """
 
 import asyncio
@@ -25,7 +26,7 @@ from eventstore.vouchers import LOST, REDEEMED, REVERSED, VOIDED, Entry, entry_o
 from gateway.campaign import Campaign
 from gateway.codes import Refused
 from gateway.control import Control, ControlBusy
-from gateway.desk import Desk
+from gateway.desk import HEARD_S, Desk
 from gateway.directory import Directory, Rejected, Terminal
 from gateway.identity import SCANNED_MS_END, Spot, claim_id_of, fault_of, partition_of
 from gateway.lane import Asked, Lane
@@ -151,13 +152,15 @@ class Facts:
         campaign = directory.campaigns[spot.campaign]
         claim_id = claim_id_of(terminal.number, scan, spot.campaign, spot.serial)
         recent = self._redeemer.recent
+        if campaign.purged:
+            found = await self._found_for_good(spot, scan.redemption_id)
         first = claim_of(found) or recent.get(scan.redemption_id)
         if first is not None and first != claim_id:
             why = "this number was used for another voucher"
             self._log_strange(asked, index, terminal, fact, Verdict.ID_REUSED, why)
             return
+        undone = await self._ledger.reversal_of(found) if campaign.purged and found is not None else None
         if campaign.purged and found is not None and found.verdict in _ASKED_AGAIN:
-            undone = await self._ledger.reversal_of(found)
             self._answer_from_log(asked, index, found, Verdict.REVERSED if undone else found.verdict)
             return
         broken = self._breaches(directory, campaign, terminal, fact, outage)
@@ -166,12 +169,22 @@ class Facts:
             recent.put(scan.redemption_id, claim_id, now_ms)
         partition = partition_of(spot.campaign, spot.serial, len(self._lanes))
         again = campaign.purged and found is not None and found.verdict in _LOST_BYTES
-        verdict = Verdict.CONFLICT_AGAIN if again else Verdict.CONFLICT
+        verdict = Verdict.CONFLICT_AGAIN if again else Verdict.REVERSED if undone else Verdict.CONFLICT
         record = self._packed(verdict, terminal, scan, spot.campaign, spot.serial, claim_id)
         acceptance = Acceptance(_sane(fact.accepted_ms), _sane(fact.contact_ms), broken)
         extra = Extra(scan.merchant_ref, scan.cashier_ref, offline=acceptance)
         key = None if campaign.purged else voucher_key(partition, spot.campaign, spot.serial)
         self._lanes[partition].add(record, key, asked, index, extra)
+
+    async def _found_for_good(self, spot: Spot, redemption_id: bytes) -> Found | None:
+        """What the log says of a fact of a purged campaign, when no gateway can claim it any more.
+
+        Raises ArbiterRefused until then, ArbiterLost, LogLost, LogDamaged.
+        """
+        if self._control.purged_for_s(spot.campaign) < HEARD_S:
+            raise ArbiterRefused("the campaign was purged a moment ago: ask again")
+        await self._desk.claims_logged(partition_of(spot.campaign, spot.serial, len(self._lanes)))
+        return await self._ledger.find(redemption_id)
 
     def _breaches(
         self, directory: Directory, campaign: Campaign, terminal: Terminal, fact: Fact, outage: Outage

@@ -7,7 +7,18 @@ from typing import Protocol
 
 import msgspec
 
-from eventstore.events import APPLIED, IMPORT, REVERSE, Extra, Record, extras_of, iter_records, payload_head, record_at
+from eventstore.events import (
+    APPLIED,
+    IMPORT,
+    REVERSE,
+    TOMBSTONED,
+    Extra,
+    Record,
+    extras_of,
+    iter_records,
+    payload_head,
+    record_at,
+)
 from eventstore.follower import Follower
 from eventstore.log import Batch, EventLog, LogDamaged, LogLost
 from eventstore.projections import RedemptionIndex
@@ -123,6 +134,10 @@ class Ledger:
         for partition in range(self._log.partitions):  # not what our lanes know: another gateway may have logged it
             await self._follower.wait_until(partition, (await self._log.head(partition)).seq)
 
+    async def wait_until(self, partition: int, seq: int) -> None:
+        """Return once this batch is in the log, and can be looked up; waits for ever if it never is."""
+        await self._follower.wait_until(partition, seq)
+
     async def holds(self, partition: int, seq: int) -> bool:
         """Whether this batch is durable: Valkey may tell of later ones, of which nobody knows whether they will be."""
         return (await self._log.head(partition)).seq >= seq
@@ -138,7 +153,10 @@ class Ledger:
         return None
 
     async def reversal_of(self, found: Found) -> Entry | None:
-        """The reversal of a redemption, searched for in the log behind it: slow, for vouchers Valkey has forgotten."""
+        """The reversal of a redemption, searched for in the log behind it: slow, for vouchers Valkey has forgotten.
+
+        If it was refused, a tombstone.
+        """
         seq, head = found.seq, await self._log.head(found.partition)
         while seq < head.seq:
             for batch in await self._log.read(found.partition, seq + 1, SEARCH_BATCHES):
@@ -165,7 +183,7 @@ def _found_in(batch: Batch, ids: Sequence[tuple[bytes, int]]) -> Iterator[tuple[
 def _reversal_in(batch: Batch, claim_id: bytes) -> Entry | None:
     _, _, at_ms = payload_head(batch.payload)
     for record, verdict in zip(iter_records(batch.payload), batch.verdicts, strict=True):
-        if (record.op, record.claim_id, verdict) == (REVERSE, claim_id, APPLIED):
+        if (record.op, record.claim_id) == (REVERSE, claim_id) and verdict in (APPLIED, TOMBSTONED):
             return Entry(REVERSED, claim_id, record.terminal, at_ms, batch.seq)
     return None
 

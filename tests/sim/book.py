@@ -2,7 +2,7 @@
 
 import struct
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from typing import Any
 
 import msgspec
@@ -54,7 +54,8 @@ class Page(msgspec.Struct):
 class Book:
     """The log read from its first row to its last."""
 
-    def __init__(self, chains: dict[int, list[Any]]) -> None:
+    def __init__(self, chains: dict[int, list[Any]], purged: Set[int] = frozenset()) -> None:
+        self.purged = purged  # campaigns that are no longer kept from some moment on, which this log does not tell
         self.rows: dict[tuple[int, int, int], Row] = {}
         self.pages: dict[tuple[int, int], Page] = defaultdict(Page)
         self.homes: dict[tuple[int, int], int] = {}
@@ -90,7 +91,8 @@ class Book:
         self.homes[voucher] = row.place[0]
         self.held_at[row.place] = page.holder
         expected = self._judge(row, page)
-        if row.verdict != expected:
+        is_refused_late = row.campaign in self.purged and row.static != ACCEPTED and row.verdict == row.static
+        if row.verdict != expected and not is_refused_late:
             self.wrong.append(f"R1: {row.place}: op {row.op} on {voucher} got {row.verdict}, the book says {expected}")
         self._effect(row, page)
 

@@ -26,9 +26,11 @@ CAMPAIGNS = {1: "cake", 2: "tea"}
 ISSUED = 1024  # signed serials per campaign that exist from the start
 TYPED_CODES = tuple(typed_code(7_000_000_000 + 37 * n) for n in range(8))  # imported during a run, or never
 REVERSAL_WINDOW_MS = 900_000
+DISPUTE_MS = 90 * DAY_MS
+BRIEF_MS = 1_000  # instead of both, where a campaign is purged within a run
 
 
-def _offer(title: str) -> Offer:
+def _offer(title: str, is_brief: bool) -> Offer:
     return Offer(
         title=title,
         kind="prepaid",
@@ -37,13 +39,14 @@ def _offer(title: str) -> Offer:
         starts_ms=BASE_MS - DAY_MS,
         ends_ms=BASE_MS + DAY_MS,
         stores=("s1", "s2"),
-        reversal_window_ms=REVERSAL_WINDOW_MS,
+        reversal_window_ms=BRIEF_MS if is_brief else REVERSAL_WINDOW_MS,
+        dispute_ms=BRIEF_MS if is_brief else DISPUTE_MS,
     )
 
 
 @cache
-def control_batches(partitions: int) -> list[Batch]:
-    """The control partition at the start of a run."""
+def control_batches(partitions: int, brief: int) -> list[Batch]:
+    """The control partition at the start of a run; `brief`: the campaign that may be purged a second after its end."""
     tills = []
     for number in range(1, TERMINALS + 1):
         token = number.to_bytes(16, "big")
@@ -57,7 +60,7 @@ def control_batches(partitions: int) -> list[Batch]:
         event
         for number, slug in CAMPAIGNS.items()
         for event in (
-            CampaignCreated(campaign=number, slug=slug, offer=_offer(slug)),
+            CampaignCreated(campaign=number, slug=slug, offer=_offer(slug, number == brief)),
             VouchersIssued(campaign=number, kind="signed", first_serial=1, count=ISSUED, request_id="first"),
         )
     ]

@@ -10,8 +10,9 @@ from functools import cache
 
 import msgspec
 from sim.gateways import Gateway
+from sim.limits import limits_put_back
 from sim.loop import collector_held_back
-from sim.world import Outcome, World, limits_put_back
+from sim.world import Outcome, World
 
 SEEDS = (
     9,

@@ -7,8 +7,9 @@ from typing import Protocol
 
 from sim.chance import Pace
 from sim.gateways import Gateway, Surroundings
+from sim.log_store import LogStore
 from sim.loop import Owner, SimLoop
-from sim.models import LogStore, Note, ValkeyHost
+from sim.models import Note, ValkeyHost
 from sim.operator_desk import Operator
 from sim.terminals import Terminal
 from sim.valkey_model import ModelValkey
@@ -198,7 +199,7 @@ class Faults:
         host.server.append_only = False
         for partition in range(store.partitions):
             batches = store.chains[partition]
-            fold = BulkFold(partition, is_counting=False)
+            fold = BulkFold(partition, purged=store.purged(), is_counting=False)
             for batch in batches[: self._choose.randint(0, len(batches))]:
                 fold.apply(batch)
             if fold.head.seq:

@@ -9,8 +9,9 @@ from typing import Any
 import msgspec
 from sim.chance import Pace
 from sim.deployment import BASE_MS, KEYS
+from sim.log_store import LogStore
 from sim.loop import Owner, SimLoop
-from sim.models import LogStore, ModelConnection, ModelIndex, ModelLog, Note
+from sim.models import ModelConnection, ModelIndex, ModelLog, Note
 
 from eventstore.events import IdReused
 from eventstore.follower import Follower

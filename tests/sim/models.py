@@ -14,12 +14,17 @@ import hiredis
 from redis.exceptions import ConnectionError as ConnectionLost
 from redis.exceptions import RedisError
 from sim.chance import Pace
+from sim.log_store import LogStore
 from sim.loop import Owner, SimLoop
 from sim.valkey_model import ModelValkey
 
-from eventstore.events import REDEEM, REVERSE, IdReused, decode_control, iter_records
-from eventstore.log import CONTROL, EMPTY_HEAD, AppendRefused, Batch, Head, LogFailed, check_join
-from eventstore.offline_events import OfflineConflict
+from eventstore.events import (
+    REDEEM,
+    REVERSE,
+    IdReused,
+    iter_records,
+)
+from eventstore.log import EMPTY_HEAD, AppendRefused, Batch, Head, LogFailed
 
 
 class Note(Protocol):
@@ -180,34 +185,6 @@ class ModelConnection:
         line, self._line = self._line, None
         if line is not None:
             line.cut(line.under_way)
-
-
-class LogStore:
-    """The durable log that all gateways share: nothing in it is ever lost, unless a backup is put in its place."""
-
-    def __init__(self, partitions: int, control: Sequence[Batch]) -> None:
-        self.partitions = partitions
-        self.chains: dict[int, list[Batch]] = {number: [] for number in range(partitions)}
-        self.chains[CONTROL] = list(control)
-        self.under_way = 0  # appends that have not come to an end here, whether their gateway still waits or not
-
-    def head(self, partition: int) -> Head:
-        chain = self.chains[partition]
-        return Head(chain[-1].seq, chain[-1].tip) if chain else EMPTY_HEAD
-
-    def append(self, batches: Sequence[Batch]) -> None:
-        """Compare-and-set by the shipped rule. Raises AppendRefused."""
-        partition = batches[0].partition
-        chain, head = self.chains[partition], self.head(partition)
-        fresh = check_join(head, batches, lambda seq: chain[seq - 1].tip)
-        if fresh is None:
-            raise AppendRefused(partition, batches[0].seq, head)
-        chain.extend(fresh)
-
-    def conflicts(self) -> list[OfflineConflict]:
-        """Those in the control partition."""
-        events = [event for batch in self.chains[CONTROL] for event in decode_control(batch.payload).events]
-        return [event for event in events if isinstance(event, OfflineConflict)]
 
 
 class ModelLog:

@@ -1,7 +1,7 @@
 """The operator of the simulated world: pauses, resumes, closes, issues, imports, voids; again until it is known."""
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -15,8 +15,12 @@ from eventstore.log import LogFailed
 from gateway.control import ControlBusy
 from gateway.directory import Rejected
 from gateway.messages import Verdict
+from gateway.pipe import ArbiterLost, ArbiterRefused
 
 PATIENCE_S = 3.0
+WIND_UP_EVERY_S = 0.1  # between two looks whether the operator is free for it
+TOO_EARLY_S = 1.0  # until a purge is tried again: a clock that was ahead may have dated the close
+BRIEF = 2  # the campaign that is wound up, if one is
 LATE_SERIALS = 4  # issued during a run, after ISSUED
 
 
@@ -86,6 +90,22 @@ class Operator:
             self._paused.add(campaign)
             self._begin(Deed("pause", campaign, self._office.loop.now_s))
 
+    def wind_up(self) -> None:
+        """Close a campaign, and purge it when its disputes are over, as soon as nothing else is under way."""
+        loop = self._office.loop
+        may_close = self._may_close()
+        if not self.is_busy:
+            self._begin(Deed("close" if may_close else "purge", BRIEF, loop.now_s))
+            if not may_close:
+                return
+        loop.at(loop.now_s + WIND_UP_EVERY_S, loop.world, self.wind_up)
+
+    def void_one(self, vouchers: Sequence[tuple[int, int] | None]) -> None:
+        """Try to void one of these that is of the campaign that was wound up."""
+        serials = sorted({voucher[1] for voucher in vouchers if voucher is not None and voucher[0] == BRIEF})
+        if serials and not self.is_busy:
+            self._begin(Deed("void", BRIEF, self._office.loop.now_s, serial=self._office.choose.choice(serials)))
+
     def _may_close(self) -> bool:
         return all(deed.what != "close" for deed in self.deeds)
 
@@ -110,13 +130,16 @@ class Operator:
     async def _carry_out(self, gateway: Gateway, deed: Deed) -> None:
         try:
             outcome = await self._work(gateway, deed)
-        except ControlBusy:
+        except (ControlBusy, ArbiterLost, ArbiterRefused):
             return
         except LogFailed as error:
             gateway.end(str(error))
             return
         if isinstance(outcome, Rejected) and deed.what in ("import", "issue"):
             deed.what, deed.codes = "rejected", ()  # the campaign was closed first
+        if isinstance(outcome, Rejected) and deed.what == "purge" and deed.done_s is None:
+            deed.what = "too early"
+            self._office.loop.at(self._office.loop.now_s + TOO_EARLY_S, self._office.loop.world, self.wind_up)
         done = True  # a pause that is rejected is in force already
         if isinstance(outcome, list):
             done = all(one.verdict is not Verdict.UNRESOLVED for one in outcome)
@@ -142,6 +165,8 @@ class Operator:
                 return desk.issue("operator", slug, LATE_SERIALS, request_id)
             case "void":
                 return desk.void("operator", deed.campaign, deed.serial, "test", request_id)
+            case "purge":
+                return desk.purge("operator", slug)
         kinds: dict[str, Callable[..., Any]] = {
             "pause": CampaignPaused,
             "resume": CampaignResumed,

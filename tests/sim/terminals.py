@@ -17,7 +17,6 @@ from gateway.messages import Fact, Redeem, Reverse
 
 UNRESOLVED = 255
 SCANS_MAX = 4  # in one message
-FACT_SHARE = 0.1  # of scans are accepted without a connection
 LATE_S_MAX = 3.0  # after which the line is back and they are told
 OPEN_MAX = 8  # unanswered requests at which the cashier stops scanning
 PATIENCE_S_MAX = 0.5  # a till waits twice as long each time, up to this
@@ -63,6 +62,7 @@ class Shop(Protocol):
     typed_share: float
     misuse_share: float
     news_share: float
+    fact_share: float
     history: list[Told]
     operator: Operator
     sold: int
@@ -105,7 +105,7 @@ class Terminal:
     def _scan(self) -> None:
         count = 1 if self._shop.choose.random() < 0.6 else self._shop.choose.randint(2, SCANS_MAX)
         wishes = [self._wish_for(*self._some_code()) for _ in range(count)]
-        if self._shop.choose.random() < FACT_SHARE:
+        if self._shop.choose.random() < self._shop.fact_share:
             self._accept_offline(wishes)
             return
         if count > 1 and self._shop.choose.random() < 0.1:

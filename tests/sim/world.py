@@ -1,9 +1,7 @@
 """One seeded run: two gateways, tills and an operator over one Valkey and one log, faults, calm, and an audit."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import msgspec
 from sim import valkey_model
@@ -12,13 +10,16 @@ from sim.chance import Chance, Pace
 from sim.deployment import ISSUED, TERMINALS, control_batches
 from sim.faults import Faults
 from sim.gateways import Gateway, Surroundings
+from sim.limits import draw_limits, limits_put_back
+from sim.log_store import LogStore
 from sim.loop import Owner, SimLoop, collector_held_back
-from sim.models import LogStore, ModelConnection, ModelIndex, ValkeyHost
-from sim.operator_desk import Operator
+from sim.models import ModelConnection, ModelIndex, ValkeyHost
+from sim.operator_desk import BRIEF, Operator
 from sim.terminals import Terminal, Told
 from sim.valkey_model import ModelValkey
 
-from gateway import ids, lane, loading, recovery
+from gateway import ids, loading
+from gateway.messages import Verdict
 from gateway.recovery import Branch, PartitionHalted, Recovered
 
 GATEWAYS = 2
@@ -34,6 +35,9 @@ STILL_S = 1.5  # nothing happened for so long: nothing is on its way
 RUN_S_MAX = 300.0  # of virtual time; a run that has not had its events by then is stuck
 APPEND_ONLY_SHARE = 0.4  # of the seeds: Valkey keeps a file, and is rebuilt after each start
 BACKUP_ONE_IN = 12  # seeds in which the log is restored from a backup
+PURGE_ONE_IN = 6  # seeds in which a campaign is closed and purged: other ones than those with a backup
+WIND_UP_S_MAX = 2.0  # when that begins
+PURGE_ACT_EVERY_S = 0.1  # it takes some eight seconds
 AMBUSH_CHANCE = {  # of a fault at the very moment of an operation
     "claim_1": 0.05,
     "append": 0.06,
@@ -46,15 +50,6 @@ AMBUSH_CHANCE = {  # of a fault at the very moment of an operation
 FOCUSES = (
     *("", "", "", "pause", "split", "rot", "look_up", "claim_1", "append"),
     *("restore_1", "load_wipe_1", "overtaken", "load_1", "load_1"),
-)
-KNOBS: tuple[tuple[Any, str, tuple[int, ...]], ...] = (  # limits that a short run never meets are small in some seeds
-    (ids, "GENERATION_IDS", (24, ids.GENERATION_IDS)),
-    (loading, "LOAD_FIELDS_MAX", (1, loading.LOAD_FIELDS_MAX)),
-    (valkey_model, "SCAN_KEYS", (1, valkey_model.SCAN_KEYS)),
-    (valkey_model, "TRIM_EVERY", (2, valkey_model.TRIM_EVERY)),
-    (recovery, "REPLAY_BATCHES_MAX", (3, recovery.REPLAY_BATCHES_MAX)),
-    (lane, "RECORDS_PER_BATCH_MAX", (3, lane.RECORDS_PER_BATCH_MAX)),
-    (lane, "SECOND_BATCH_RECORDS", (1, lane.SECOND_BATCH_RECORDS)),
 )
 
 
@@ -88,10 +83,10 @@ class World:
         self.sold = 0
         self.calm = self.may_halt = False
         self.lost_share, self.doubled_share = choose.choice((0.0, 0.02, 0.1)), choose.choice((0.0, 0.05))
-        for module, name, values in KNOBS:
-            setattr(module, name, choose.choice(values))
+        draw_limits(choose)
         partitions = choose.choice((1, 1, 2))
-        self.store = LogStore(partitions, control_batches(partitions))
+        self._is_purged = focus == "purge" or seed % PURGE_ONE_IN == 1
+        self.store = LogStore(partitions, control_batches(partitions, BRIEF if self._is_purged else 0))
         self.host = ValkeyHost(self.loop, self.pace, ModelValkey(lambda: choose.random() < 0.5), self.note)
         self.host.server.append_only = choose.random() < APPEND_ONLY_SHARE
         self._hosts = [self.host] * GATEWAYS
@@ -102,7 +97,7 @@ class World:
         self.terminals = [Terminal(self, number) for number in range(1, choose.randint(2, TERMINALS) + 1)]
         self.operator = Operator(self)
         self.typed_share = choose.choice((0.02, 0.05, 0.4))
-        self.misuse_share, self.news_share = choose.choice((0.02, 0.15)), 0.15
+        self.misuse_share, self.news_share, self.fact_share = choose.choice((0.02, 0.15)), 0.15, 0.1
         drawn = choose.choice(FOCUSES)
         self.focus = drawn if focus is None else focus
         self._strikes_per_s = SPLITS_PER_S if self.focus == "split" else STRIKES_PER_S
@@ -121,12 +116,16 @@ class World:
             self.host.server.append_only = False
             self._fault_share, loading.LOAD_FIELDS_MAX, valkey_model.SCAN_KEYS = 0.03, 1, 1
             self._log_pace.typical_s = 0.005
+        if self.focus == "reuse":  # ids leave memory early; too early for the common mix, where many are under way
+            ids.GENERATION_IDS, self.misuse_share = 24, 0.15
         if self.focus == "look_up":  # codes that were just imported, and a Valkey that has forgotten them
             self.news_share, self._fault_share = 1.0, 0.03
         if self.focus == "overtaken":  # a start on a file: both gateways rebuild at once what still holds everything
             self.host.server.append_only = seed % BACKUP_ONE_IN != 0
             valkey_model.SCAN_KEYS, self._log_pace.typical_s = 1, self.pace.typical_s
             self._fault_share, self._act_every_s = 0.0, 0.02
+        if self._is_purged:
+            self._act_every_s, self.fact_share = PURGE_ACT_EVERY_S, 0.3
         if is_plain:
             self.lost_share = self.doubled_share = self._fault_share = 0.0
         self._ambushed = "load_wipe_1" if self.focus == "overtaken" else self.focus
@@ -221,6 +220,8 @@ class World:
         loop.at(0.01, loop.world, self._act)
         if not self._is_plain:
             loop.at(1.0, loop.world, self._strike)
+        if self._is_purged:
+            loop.at(WIND_UP_S_MAX * self.choose.random(), loop.world, self.operator.wind_up)
         loop.stops_at = at_step
         loop.run_while(lambda: self.events < events and not self._is_over())
         if strike is not None and loop.steps == at_step:
@@ -277,6 +278,8 @@ class World:
             for terminal in self.terminals:
                 terminal.scan_newest()
             self._run_until_quiet("R8: a code that is looked up in an empty Valkey was not answered")
+        if self._is_purged:
+            self.operator.void_one([told.wish.voucher for told in self.history if told.verdict == Verdict.ACCEPTED])
         self._probe()
         self._run_until_quiet("R8: a fresh scan was not answered")
         self._run_until_still()
@@ -315,6 +318,7 @@ class World:
             heads={number: self.host.server.strings.get(b"{%d}head" % number) for number in self.store.chains},
             is_halted=any(gateway.is_halted() for gateway in self.gateways),
             conflicts=self.store.conflicts(),
+            purged=self.store.purged(),
         )
 
 
@@ -322,16 +326,6 @@ def run_seed(seed: int, events: int, *, traced: bool = False, focus: str | None 
     """One run; the same arguments give the same run. `focus` overrides what the seed looks for above all."""
     with limits_put_back():
         return World(seed, traced=traced, focus=focus).run(events)
-
-
-@contextmanager
-def limits_put_back() -> Iterator[None]:
-    """A world makes some of the shipped limits small; others in this process use them as they are."""
-    try:
-        yield
-    finally:
-        for module, name, values in KNOBS:
-            setattr(module, name, values[-1])
 
 
 def run_chunk(seeds: Sequence[int], events: int, focus: str | None = None) -> list[Outcome]:

@@ -23,9 +23,12 @@ from eventstore.log import CONTROL, AppendRefused, Batch, EventLog, LogLost
 from gateway.control_rules import check
 from gateway.directory import Directory, Rejected
 from gateway.guesses import LOCK_MS
+from gateway.pipe import ANSWER_TIMEOUT_S
 
 FRESH_S = 1.0  # the promise: a pause binds within a second
 CONFIRM_EVERY_S = 0.25  # three chances to miss before answers stop
+HEARD_S = FRESH_S + 1.25 * ANSWER_TIMEOUT_S  # then nobody claims any more what was judged before a control event
+CLOCKS_APART_MS = 60_000  # a purge that is dated further from now was not a moment ago, whosever clock dated it
 READ_BATCHES = 500
 ATTEMPTS_MAX = 10  # lost races against other gateways' control events, which are rare
 
@@ -48,15 +51,31 @@ class Control:
         self._confirmed_s = float("-inf")
         self._closed_seen_s: dict[int, float] = {}  # campaigns, and since when they are known here to be closed
         self._purged_seen_s: dict[int, float] = {}
+        self._purged_ms = 0  # when the newest of them was, by the clock of whoever did it
         self._lock = asyncio.Lock()
 
     def is_confirmed(self) -> bool:
         """Whether what this gateway knows was the newest less than FRESH_S ago."""
         return self._loop.time() - self._confirmed_s < FRESH_S
 
+    def judged_by(self) -> int | None:
+        """What is judged now is judged by a state that lasts until this is another number, or None: it is not known."""
+        return len(self._purged_seen_s) if self.is_confirmed() else None
+
     def purged(self) -> frozenset[int]:
         """Campaigns whose voucher state is no longer kept."""
         return frozenset(number for number, campaign in self.directory.campaigns.items() if campaign.purged)
+
+    async def purged_now(self) -> frozenset[int]:
+        """The same, by all that the log says now: another gateway may have done it."""
+        await self.confirm()
+        return self.purged()
+
+    async def purges_heard(self) -> None:
+        """Return when every gateway has heard of all that is purged by now. Raises LogDamaged, LogFailed, LogLost."""
+        await self.confirm()
+        if self._purged_seen_s and abs(self._now_ms() - self._purged_ms) < CLOCKS_APART_MS:
+            await asyncio.sleep(HEARD_S - min(map(self.purged_for_s, self._purged_seen_s)))
 
     def closed_for_s(self, campaign: int) -> float:
         """For how long this gateway has known of a close: no matter how clocks step, and anew after a restart."""
@@ -88,7 +107,7 @@ class Control:
             if isinstance(event, CampaignClosed):
                 self._closed_seen_s[event.campaign] = self._loop.time()
             elif isinstance(event, CampaignPurged):
-                self._purged_seen_s[event.campaign] = self._loop.time()
+                self._purged_seen_s[event.campaign], self._purged_ms = self._loop.time(), at_ms
 
     async def record(self, actor: str, make: Make) -> tuple[ControlEvent, ...] | Rejected:
         """Write events if the directory allows them; returns them once they are durable and folded here.

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -209,7 +209,7 @@ class _Hooks(msgspec.Struct, frozen=True):
     """What all lanes share."""
 
     now_ms: Callable[[], int]
-    is_current: Callable[[], bool]
+    judged_by: Callable[[], int | None]
     fold: Fold
     on_batch: OnBatch
     on_fatal: Callable[[BaseException], None]
@@ -223,7 +223,7 @@ def _lane(partition: int, arbiter: ValkeyArbiter, log: EventLog, hooks: _Hooks) 
         log,
         now_ms=hooks.now_ms,
         mint_tip=mint_tip,
-        is_current=hooks.is_current,
+        judged_by=hooks.judged_by,
         fold=hooks.fold,
         on_batch=hooks.on_batch,
         on_fatal=hooks.on_fatal,
@@ -232,12 +232,10 @@ def _lane(partition: int, arbiter: ValkeyArbiter, log: EventLog, hooks: _Hooks) 
 
 
 def _fold(stored: Callable[[int], Awaitable[Folded | None]], log: EventLog, control: Control) -> Fold:
-    async def purged() -> Collection[int]:
-        await control.confirm()  # another gateway may have purged it
-        return control.purged()
-
     async def fold(partition: int) -> Folded:
-        return await stored(partition) or await fold_log(log, partition, purged)
+        folded = await stored(partition) or await fold_log(log, partition, control.purged_now)
+        await control.purges_heard()  # a rebuild that leaves their vouchers out makes Valkey forget them
+        return folded
 
     return fold
 
@@ -322,7 +320,7 @@ async def open_core(
         if not fatal.done():
             fatal.set_exception(error)
 
-    hooks = _Hooks(now_ms, control.is_confirmed, _fold(stored, log, control), on_batch, on_fatal, observer)
+    hooks = _Hooks(now_ms, control.judged_by, _fold(stored, log, control), on_batch, on_fatal, observer)
     lanes.extend(_lane(partition, arbiter, log, hooks) for partition in range(log.partitions))
     ledger = Ledger(log, follower, index)
     core: Core

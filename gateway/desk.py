@@ -6,6 +6,7 @@ the same rules. What is read from Valkey counts only while its lane admits and i
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 
 import msgspec
@@ -31,11 +32,11 @@ from eventstore.vouchers import (
 from gateway.campaign import SIGNED, Campaign
 from gateway.claims import ValkeyArbiter
 from gateway.codes import Refused
-from gateway.control import FRESH_S, Control
+from gateway.control import HEARD_S, Control
 from gateway.directory import Directory, Rejected
 from gateway.identity import Spot, partition_of, void_claim_id
 from gateway.imports import WHY_NOT_IMPORTED, Chunk, Imports, reserve
-from gateway.lane import Asked, Lane
+from gateway.lane import Asked, Lane, LaneState
 from gateway.ledger import Found, Ledger
 from gateway.lookup import look_up
 from gateway.messages import Verdict
@@ -44,7 +45,6 @@ from gateway.redeem import Redeemer
 
 IMPORT_CODES_MAX = 1000  # one batch; a larger list comes in chunks, each with its own request id
 REASON_CHARS_MAX = 200
-HEARD_S = FRESH_S + ANSWER_TIMEOUT_S  # after this long nobody claims what was judged before a control event
 PURGE_KEYS = 1000  # hashes forgotten per call: about a millisecond of Valkey
 
 
@@ -105,7 +105,7 @@ class Desk:
         partition = partition_of(campaign, serial, len(self._lanes))
         wanted = [(voucher_key(partition, campaign, serial), voucher_field(serial))]
         values, is_new = await look_up(self._arbiter, self._lanes[partition], wanted)
-        if not is_new:
+        if not is_new or not self._control.is_confirmed():  # else it may have been forgotten, and we have not heard
             raise ArbiterRefused("Valkey's state is being brought up to the log's: ask again")
         return values[0] or b""
 
@@ -114,13 +114,16 @@ class Desk:
 
         Raises ArbiterLost, LogLost; ArbiterRefused: not yet.
         """
-        head = await self._arbiter.head(partition)
-        try:
+        lane = self._lanes[partition]
+        if lane.state is not LaneState.ADMITTING:
+            raise ArbiterRefused("Valkey and the log are being brought together: ask again")
+        head, _ = await self._arbiter.lookup(partition, [])
+        with suppress(TimeoutError):
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
                 await self._ledger.wait_until(partition, head.seq)
-        except TimeoutError:
-            self._lanes[partition].recover(f"Valkey is at batch {head.seq}, which nobody brings into the log")
-            raise ArbiterRefused("what was claimed is being brought into the log: ask again") from None
+        if not await self._ledger.holds(partition, head.seq):
+            lane.recover(f"Valkey is at batch {head.seq}, which nobody brings into the log")
+            raise ArbiterRefused("what was claimed is being brought into the log: ask again")
 
     async def find(self, redemption_id: bytes) -> Found | None:
         """What the log says of an id, caught up to now, and whether it was undone since. None: it was never used.
@@ -132,7 +135,8 @@ class Desk:
             return found
         campaign = self._control.directory.campaigns.get(found.record.campaign)
         if campaign is not None and campaign.purged:  # Valkey has forgotten it; the log never does
-            return msgspec.structs.replace(found, undone=await self._ledger.reversal_of(found))
+            reversal = await self._ledger.reversal_of(found, campaign.offer.reversal_window_ms)
+            return msgspec.structs.replace(found, undone=reversal)
         state = await self.voucher(found.record.campaign, found.record.serial)
         undone = [entry for entry in state.settled if entry.claim_id == found.record.claim_id]
         return msgspec.structs.replace(found, undone=undone[0]) if undone else found

@@ -15,7 +15,7 @@ says so before every gateway has heard of the purge, and all that was claimed un
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import dropwhile
 
@@ -25,8 +25,8 @@ from eventstore.offline_events import Acceptance, OfflineConflict
 from eventstore.vouchers import LOST, REDEEMED, REVERSED, VOIDED, Entry, entry_of, voucher_key
 from gateway.campaign import Campaign
 from gateway.codes import Refused
-from gateway.control import Control, ControlBusy
-from gateway.desk import HEARD_S, Desk
+from gateway.control import HEARD_S, Control, ControlBusy
+from gateway.desk import Desk
 from gateway.directory import Directory, Rejected, Terminal
 from gateway.identity import SCANNED_MS_END, Spot, claim_id_of, fault_of, partition_of
 from gateway.lane import Asked, Lane
@@ -40,6 +40,7 @@ from gateway.redeem import Redeemer
 _LOST_BYTES = (Verdict.CONFLICT, Verdict.CONFLICT_AGAIN)
 _ASKED_AGAIN = (Verdict.ACCEPTED, Verdict.REPEATED, Verdict.REVERSED)  # the claim says what became of it since
 _NOBODY = Entry(LOST, NO_ID, 0, 0, 0)  # nothing is known of who was first
+Logged = dict[bytes, Found | None]  # what the log says of each id
 _KINDS = {REDEEMED: "redeemed", VOIDED: "voided", REVERSED: "redeemed"}
 
 
@@ -71,13 +72,13 @@ class Facts:
         answered: asyncio.Future[Asked] = asyncio.get_running_loop().create_future()
         asked = Asked(len(facts), partial(_settle_once, answered))
         ids = [fact.redeem.redemption_id for fact in facts]
-        logged = await looked_up(self._ledger, self._lanes, self._redeemer.recent, ids)
+        logged = dict(await looked_up(self._ledger, self._lanes, self._redeemer.recent, ids))
         for index, fact in enumerate(facts):
             if fact.redeem.redemption_id not in logged:
                 asked.give_up(index, 1)
                 continue
             try:
-                await self._take_one(asked, index, terminal, fact, logged[fact.redeem.redemption_id], outage)
+                await self._take_one(asked, index, terminal, fact, logged, outage)
             except (ArbiterLost, ArbiterRefused, LogLost):
                 asked.give_up(index, 1)
             except LogDamaged as damage:
@@ -94,9 +95,9 @@ class Facts:
         return asked
 
     async def _take_one(
-        self, asked: Asked, index: int, terminal: Terminal, fact: Fact, found: Found | None, outage: Outage
+        self, asked: Asked, index: int, terminal: Terminal, fact: Fact, logged: Logged, outage: Outage
     ) -> None:
-        scan = fact.redeem
+        scan, found = fact.redeem, logged[fact.redeem.redemption_id]
         if fault := fault_of(scan):
             self._log_strange(asked, index, terminal, fact, Verdict.UNREADABLE, fault)
             return
@@ -115,7 +116,7 @@ class Facts:
                 self._redeemer.count_guess(terminal, scan.redemption_id)
             self._log_strange(asked, index, terminal, fact, named.verdict, named.why)
         else:
-            await self._log(asked, index, terminal, fact, named, found, outage)
+            await self._log(asked, index, terminal, fact, named, logged, outage)
 
     def _answer_from_log(
         self, asked: Asked, index: int, found: Found, verdict: int, conflict: OfflineConflict | None = None
@@ -145,7 +146,7 @@ class Facts:
         terminal: Terminal,
         fact: Fact,
         spot: Spot,
-        found: Found | None,
+        logged: Logged,
         outage: Outage,
     ) -> None:
         directory, scan, now_ms = self._control.directory, fact.redeem, self._now_ms()
@@ -153,13 +154,16 @@ class Facts:
         claim_id = claim_id_of(terminal.number, scan, spot.campaign, spot.serial)
         recent = self._redeemer.recent
         if campaign.purged:
-            found = await self._found_for_good(spot, scan.redemption_id)
+            logged[scan.redemption_id] = await self._found_for_good(spot, scan.redemption_id)
+        found = logged[scan.redemption_id]
         first = claim_of(found) or recent.get(scan.redemption_id)
         if first is not None and first != claim_id:
             why = "this number was used for another voucher"
             self._log_strange(asked, index, terminal, fact, Verdict.ID_REUSED, why)
             return
-        undone = await self._ledger.reversal_of(found) if campaign.purged and found is not None else None
+        undone = None
+        if campaign.purged and found is not None and found.verdict not in _LOST_BYTES:
+            undone = await self._ledger.reversal_of(found, campaign.offer.reversal_window_ms)
         if campaign.purged and found is not None and found.verdict in _ASKED_AGAIN:
             self._answer_from_log(asked, index, found, Verdict.REVERSED if undone else found.verdict)
             return
@@ -184,7 +188,10 @@ class Facts:
         if self._control.purged_for_s(spot.campaign) < HEARD_S:
             raise ArbiterRefused("the campaign was purged a moment ago: ask again")
         await self._desk.claims_logged(partition_of(spot.campaign, spot.serial, len(self._lanes)))
-        return await self._ledger.find(redemption_id)
+        logged = await looked_up(self._ledger, self._lanes, self._redeemer.recent, [redemption_id])
+        if redemption_id not in logged:
+            raise ArbiterRefused("nobody can tell now what the log says of it: ask again")
+        return logged[redemption_id]
 
     def _breaches(
         self, directory: Directory, campaign: Campaign, terminal: Terminal, fact: Fact, outage: Outage
@@ -223,9 +230,7 @@ class Facts:
 
     # --- conflicts ---
 
-    async def _report(
-        self, terminal: Terminal, facts: Sequence[Fact], asked: Asked, logged: Mapping[bytes, Found | None]
-    ) -> None:
+    async def _report(self, terminal: Terminal, facts: Sequence[Fact], asked: Asked, logged: Logged) -> None:
         """Write the conflicts of a message that are not written yet. Raises ControlBusy, LogLost, LogFailed."""
         places = {
             first + offset: (partition, seq, index + offset)

@@ -99,7 +99,8 @@ class Vouchers:
         standing = "purged" if campaign.purged else holder.kind if holder else "unused"
         settled = [self._deed(entry) for entry in state.settled]
         voucher_id = f"{campaign.number}-{serial}"
-        lost = self._conflicts(campaign.number, serial) if any(deed.kind == "conflict" for deed in settled) else []
+        has_lost = campaign.purged or any(deed.kind == "conflict" for deed in settled)
+        lost = self._conflicts(campaign.number, serial) if has_lost else []
         return json_response(VoucherBody(voucher_id, campaign.slug, kind, standing, holder, settled, lost))
 
     async def void(self, request: web.Request) -> web.Response:

@@ -6,8 +6,8 @@ claimed while the other is synced. A batch is answered when it is in the log, ne
 way (lost connection, refused append, time-out) leaves its scans UNRESOLVED, which means: ask again with the same id.
 The lane then stops admitting and recovers (recovery.py). Nobody appends past a gap: when predecessors claimed by
 another gateway are missing for GAP_WAIT_S, their batches are read from the redis stream and appended with ours.
-A batch is claimed only while `is_current` says that what its records were judged by still holds, which it may not after
-the process stood still: a campaign that was purged meanwhile has no vouchers any more, and Valkey takes each for new.
+A batch is claimed only if what its first record was judged by is still so, which it may not be after the process stood
+still or another batch took long: a campaign that was purged meanwhile has no vouchers, and Valkey takes each for new.
 """
 
 import asyncio
@@ -87,9 +87,10 @@ class _Run:
 class _Forming:
     """A batch being gathered."""
 
-    __slots__ = ("extras", "keys", "numbers", "records", "runs")
+    __slots__ = ("extras", "judged_by", "keys", "numbers", "records", "runs")
 
     def __init__(self) -> None:
+        self.judged_by: int | None = None  # see Control.judged_by
         self.records: list[bytes] = []
         self.keys: dict[bytes, int] = {}
         self.numbers: list[int] = []
@@ -119,7 +120,7 @@ class Lane:
         *,
         now_ms: Callable[[], int],
         mint_tip: Callable[[], bytes],
-        is_current: Callable[[], bool],
+        judged_by: Callable[[], int | None],
         fold: Fold,
         on_batch: OnBatch,
         on_fatal: Callable[[BaseException], None],
@@ -130,7 +131,7 @@ class Lane:
         self.durable_seq = 0
         self.seen_seq = 0  # what this gateway had read of the log before: it must not end sooner now
         self._arbiter, self._log = arbiter, log
-        self._now_ms, self._mint_tip, self._is_current = now_ms, mint_tip, is_current
+        self._now_ms, self._mint_tip, self._judged_by = now_ms, mint_tip, judged_by
         self._agree = partial(recover, arbiter, log, partition, mint_tip=mint_tip, now_ms=now_ms, fold=fold)
         self._on_batch, self._on_fatal, self._on_recovered = on_batch, on_fatal, on_recovered
         self._forming = _Forming()
@@ -171,6 +172,8 @@ class Lane:
         if run is not None and run.asked is asked and run.first + run.count == first:
             run.count += count
         else:
+            if run is None:
+                forming.judged_by = self._judged_by()
             forming.runs.append(_Run(asked, first, count))
         self._waiting += count
         if len(forming.records) >= RECORDS_PER_BATCH_MAX:
@@ -209,7 +212,7 @@ class Lane:
     # --- claim, append, answer ---
 
     async def _carry(self, forming: _Forming) -> None:
-        if not self._is_current():  # what its records were judged by may be long past: the process stood still
+        if forming.judged_by is None or forming.judged_by != self._judged_by():
             _give_up(forming)
             return
         started = self._loop.time()
@@ -251,9 +254,8 @@ class Lane:
                 raise
         await asyncio.sleep(GAP_WAIT_S)
         head = await self._log.head(self.partition)
-        run: list[Batch] = []
-        if head.seq < batch.seq - 1:
-            run = await self._arbiter.stream(self.partition, head.seq + 1, batch.seq - 1)
+        gap = head.seq < batch.seq - 1
+        run = await self._arbiter.stream(self.partition, head.seq + 1, batch.seq - 1) if gap else []
         await self._log.append([*run, batch])
 
     def _answer(self, forming: _Forming, batch: Batch, claimed: Claimed) -> None:
@@ -287,9 +289,8 @@ class Lane:
 
     def _stop_admitting(self, state: LaneState, why: str) -> None:
         self.state, self.why = state, why
-        waiting = [*self._full, self._forming]
-        self._full.clear()
-        self._forming, self._waiting = _Forming(), 0
+        waiting = (*self._full, self._forming)
+        self._full, self._forming, self._waiting = deque(), _Forming(), 0
         for forming in waiting:
             _give_up(forming)
 
@@ -330,8 +331,7 @@ class Lane:
             await asyncio.wait(self._under_way)
 
 
-class _ClaimBehind(Exception):
-    pass
+class _ClaimBehind(Exception): ...
 
 
 def _give_up(forming: _Forming) -> None:

@@ -27,6 +27,7 @@ from gateway.ids import RecentIds
 from gateway.lane import Lane
 
 AHEAD_MS_MAX = 86_400_000  # a clock more than a day ahead is noticed by people
+CLOCKS_APART_MS = 3_600_000  # so far ahead of the others no gateway's clock is for long: it dates its batches
 AHEAD_IDS_MAX = 10_000  # more ids from the future than this, and all up to the newest of them are looked up
 FOUND_TOGETHER = 128  # looked up at a time: each comes with its record
 LOOKED_UP_TOGETHER = 32  # ids: with each batch of its own, and 100 ms a read, some are told in time
@@ -152,15 +153,18 @@ class Ledger:
                     return await self.find(target_id)
         return None
 
-    async def reversal_of(self, found: Found) -> Entry | None:
-        """The reversal of a redemption, searched for in the log behind it: slow, for vouchers Valkey has forgotten.
+    async def reversal_of(self, found: Found, window_ms: int) -> Entry | None:
+        """The reversal of a redemption (if that was refused: its tombstone), which came within `window_ms` if it did.
 
-        If it was refused, a tombstone.
+        Searched for in the log behind it, which is slow: for vouchers that Valkey has forgotten.
         """
+        until_ms = found.at_ms + window_ms + CLOCKS_APART_MS
         seq, head = found.seq, await self._log.head(found.partition)
         while seq < head.seq:
             for batch in await self._log.read(found.partition, seq + 1, SEARCH_BATCHES):
                 seq = batch.seq
+                if payload_head(batch.payload)[2] > until_ms:
+                    return None
                 if found.record.claim_id in batch.payload and (entry := _reversal_in(batch, found.record.claim_id)):
                     return entry
         return None

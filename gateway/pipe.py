@@ -19,7 +19,7 @@ from redis.asyncio import Connection
 
 LOST = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError)
 CALLS_IN_FLIGHT_MAX = 256  # twice what look-ups may take: a lane claims two batches at once and recovers call by call
-ANSWER_TIMEOUT_S = 2.0  # a claim takes about a millisecond; after two seconds the connection is as good as lost
+ANSWER_TIMEOUT_S = 2.0  # a claim takes a millisecond; after this, and up to a quarter more, the connection is lost
 
 
 class ArbiterLost(Exception):

@@ -14,9 +14,9 @@ import msgspec
 from eventstore.events import NO_ID, RECORD, REDEEM, REVERSE, Extra
 from eventstore.log import LogLost
 from eventstore.vouchers import voucher_key
-from gateway.campaign import SIGNED, Made, decide_reversal, is_eligible
+from gateway.campaign import SIGNED, Campaign, Made, decide_reversal, is_eligible
 from gateway.codes import Refused
-from gateway.control import Control
+from gateway.control import HEARD_S, Control
 from gateway.desk import REASON_CHARS_MAX, Desk
 from gateway.identity import Spot, claim_id_of, fault_of, fault_of_reversal, partition_of
 from gateway.lane import Asked, Lane
@@ -78,6 +78,8 @@ class Reversals:
         self, asker: Principal, asked: Asked, index: int, terminal: int, reversal: Reverse, known: _Known
     ) -> None:
         recent, found = self._redeemer.recent, known.logged[reversal.redemption_id]
+        if self._answer_from_log(asked, index, terminal, reversal, known.logged[reversal.reversal_id]):
+            return
         used = recent.get(reversal.reversal_id) or claim_of(known.logged[reversal.reversal_id])
         if found is not None and found.record.terminal not in self._control.directory.terminals:
             try:
@@ -141,7 +143,7 @@ class Reversals:
         claim_id = claim_id_of(terminal, original, named.campaign, named.serial)
         if is_locked and used != claim_id:
             return Verdict.TERMINAL_LOCKED, None, NO_ID
-        return Verdict.WINDOW_OVER if campaign.purged else Verdict.ACCEPTED, named, claim_id
+        return self._too_late(campaign) if campaign.purged else Verdict.ACCEPTED, named, claim_id
 
     def _may_reverse(self, asker: Principal, terminal: int, found: Found) -> Verdict:
         directory = self._control.directory
@@ -153,7 +155,29 @@ class Reversals:
         made = Made(found.record.terminal, merchant, found.at_ms)
         verdict = decide_reversal(made, asker, acting_terminal=terminal, offer=campaign.offer, now_ms=self._now_ms())
         # Purged, though this clock says that it could be undone: another one was ahead, and Valkey has forgotten it.
-        return Verdict.WINDOW_OVER if verdict is Verdict.ACCEPTED and campaign.purged else verdict
+        return self._too_late(campaign) if verdict is Verdict.ACCEPTED and campaign.purged else verdict
+
+    def _too_late(self, campaign: Campaign) -> Verdict:
+        """A gateway that has not heard of the purge may still undo it; after that, nobody."""
+        return Verdict.UNRESOLVED if self._control.purged_for_s(campaign.number) < HEARD_S else Verdict.WINDOW_OVER
+
+    def _answer_from_log(
+        self, asked: Asked, index: int, terminal: int, reversal: Reverse, before: Found | None
+    ) -> bool:
+        """Tell of a reversal in a purged campaign what was told of it before. False: it was none, or not."""
+        if (
+            before is None
+            or before.record.op != REVERSE
+            or before.verdict not in (Verdict.ACCEPTED, Verdict.TOMBSTONED)
+        ):
+            return False
+        campaign = self._control.directory.campaigns.get(before.record.campaign)
+        same = (before.record.terminal, before.extra.target_id) == (terminal, reversal.redemption_id)
+        if campaign is None or not campaign.purged or not same:
+            return False
+        asked.at_ms = asked.at_ms or before.at_ms
+        asked.settle(index, bytes((before.verdict,)), before.partition, before.seq, before.index)
+        return True
 
     def _add_reversal(
         self,

@@ -21,10 +21,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from eventstore.events import CampaignPurged, decode_control
+from eventstore.events import CampaignPurged, decode_control, payload_head
 from eventstore.log import CONTROL, LogDamaged, LogFailed, LogLost, LogReader, LogUnreadable
 from eventstore.snapshot import SNAPSHOT_FORMAT, Manifest, Refused, Why, check_owner, check_place
 from eventstore.snapshot_file import check_rows, join_rows, put_in_place, read_manifest, read_proven, remove_others
+from gateway.control import CLOCKS_APART_MS, HEARD_S
 from gateway.recovery import UNCOUNTED, Counted, Folded
 from gateway.settings import Config
 from gateway.shared_logs import DeploymentReader
@@ -150,6 +151,7 @@ class Snapshots:
             return
         try:
             manifest = await self._fresh(reader)
+            await _purges_heard(reader)  # this makes Valkey forget what is left out
             if manifest is not None:
                 os.link(self.directory / manifest.file, home / SEED_FILE)
         except (*TROUBLES, LogLost) as error:
@@ -216,13 +218,25 @@ class Snapshots:
 
 async def purged_campaigns(reader: LogReader) -> set[int]:
     """Campaigns whose vouchers Valkey no longer keeps. Raises LogDamaged, LogFailed, LogLost."""
-    purged, seq = set(), 0
+    return set(await _purges(reader))
+
+
+async def _purges(reader: LogReader) -> dict[int, int]:
+    """The same, and when each was purged (ms, by the clock of the gateway that did it)."""
+    purged, seq = dict[int, int](), 0
     while batches := await reader.read(CONTROL, seq + 1, READ_BATCHES):
         for batch in batches:
+            _, _, at_ms = payload_head(batch.payload)
             events = decode_control(batch.payload).events
-            purged |= {event.campaign for event in events if isinstance(event, CampaignPurged)}
+            purged |= {event.campaign: at_ms for event in events if isinstance(event, CampaignPurged)}
         seq = batches[-1].seq
     return purged
+
+
+async def _purges_heard(reader: LogReader) -> None:
+    newest_ms = max((await _purges(reader)).values(), default=0)
+    if abs(time.time_ns() // 1_000_000 - newest_ms) < CLOCKS_APART_MS:
+        await asyncio.sleep(HEARD_S)
 
 
 async def tail_of(reader: LogReader, base: Manifest | None) -> tuple[int, int]:

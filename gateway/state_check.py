@@ -7,6 +7,7 @@ import msgspec
 from eventstore.finished import by_field
 from eventstore.log import LogReader
 from gateway.proof import hashes_of, live_head
+from gateway.proof_equalities import kept
 from gateway.recovery import Purged, fold_log
 from gateway.valkey_client import Client
 
@@ -26,13 +27,13 @@ async def check_state(
 ) -> StateChecked:
     """Compare one partition. Raises LogDamaged, LogFailed, LogLost, valkey_client.UNREADABLE."""
     folded = await fold_log(log, partition, purged, advance)
-    expected = dict(folded.hashes)
+    expected, gone = dict(folded.hashes), await purged()
     count, different = len(expected), []
     if await live_head(valkey, partition) != folded.head:
         return StateChecked(count, [], moved=True)
     async for key, fields in hashes_of(valkey, partition):
-        held = expected.pop(key, None)
-        if held is None or by_field(held) != fields:
+        held, there = expected.pop(key, None), kept({key: fields}, gone).get(key)
+        if there != (None if held is None else by_field(held)):
             different.append(key.decode())
     different += [key.decode() for key in expected]
     moved = await live_head(valkey, partition) != folded.head

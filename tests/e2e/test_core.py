@@ -12,8 +12,7 @@ from core_world import World, new_id, offer, until, wall_ms, world
 from eventstore.events import CampaignClosed, CampaignCreated, CampaignPaused, TerminalRevoked
 from eventstore.vouchers import apply_batch, empty_state
 from gateway.codes import typed_code
-from gateway.control import FRESH_S
-from gateway.desk import HEARD_S
+from gateway.control import FRESH_S, HEARD_S
 from gateway.directory import Rejected
 from gateway.guesses import GUESSES_MAX
 from gateway.messages import Redeem, Reverse, Verdict

@@ -10,11 +10,11 @@ import pytest
 import redis
 from core_world import World, new_id, offer, until, wall_ms, world
 
-from eventstore.events import CampaignClosed, CampaignCreated, CampaignPaused
-from gateway.control import FRESH_S
+from eventstore.events import CampaignClosed, CampaignCreated, CampaignPaused, CampaignPurged
+from gateway.control import FRESH_S, HEARD_S
 from gateway.directory import Rejected
 from gateway.guesses import GUESSES_MAX
-from gateway.identity import Spot
+from gateway.identity import Spot, partition_of
 from gateway.lane import Asked
 from gateway.ledger import Lookup
 from gateway.messages import Reverse, Verdict
@@ -86,11 +86,14 @@ async def test_a_purge_does_not_make_a_reversed_redemption_stand(w: World) -> No
 
 async def test_nothing_of_a_purged_campaign_changes_any_more(w: World) -> None:
     """Valkey has forgotten it all, and would take what was redeemed for unused and what was registered for new."""
-    await w.write(CampaignCreated(campaign=2, slug="short", offer=offer(dispute_ms=0, reversal_window_ms=0)))
-    (code,) = await w.codes(1, "short")
+    short = offer(dispute_ms=1000, reversal_window_ms=1000)
+    await w.write(CampaignCreated(campaign=2, slug="short", offer=short))
+    code, back = await w.codes(2, "short")
     await w.core.desk.import_codes("op", "short", ["S-1"], "i1")
-    scan, unheard = w.scan(code), w.scan("S-1")
-    assert await w.verdict(1, scan) is Verdict.ACCEPTED
+    scan, unheard, undone = w.scan(code), w.scan("S-1"), w.scan(back)
+    undo = Reverse(new_id(), undone.redemption_id, wall_ms(), undone)
+    assert await w.verdict(1, scan) is await w.verdict(1, undone) is Verdict.ACCEPTED
+    assert await w.reverse(1, undo) is Verdict.ACCEPTED
     await w.write(CampaignClosed(campaign=2))
     assert await w.core.desk.purge("op", "short") == 1
     rows = [(await w.core.log.head(lane.partition)).seq for lane in w.core.lanes]
@@ -99,6 +102,7 @@ async def test_nothing_of_a_purged_campaign_changes_any_more(w: World) -> None:
     assert isinstance(spot, Spot)
     assert isinstance(await w.core.desk.void("op", 2, spot.serial, "why not", "v1"), Rejected)
     assert rows == [(await w.core.log.head(lane.partition)).seq for lane in w.core.lanes], "nothing was logged"
+    assert await w.reverse(1, undo) is Verdict.ACCEPTED, "as it was told before"
     campaign = w.directory.campaigns[2]
     slow_clock = msgspec.structs.replace(campaign.offer, reversal_window_ms=60_000)  # as good as one
     w.directory.campaigns[2] = msgspec.structs.replace(campaign, offer=slow_clock)
@@ -106,6 +110,42 @@ async def test_nothing_of_a_purged_campaign_changes_any_more(w: World) -> None:
     assert await w.reverse(1, Reverse(new_id(), unheard.redemption_id, wall_ms(), unheard)) is Verdict.NOT_FOUND
     unseen = w.scan(code)
     assert await w.reverse(1, Reverse(new_id(), unseen.redemption_id, wall_ms(), unseen)) is Verdict.WINDOW_OVER
+
+
+async def test_what_waited_for_another_batch_while_its_campaign_was_purged_is_not_claimed(
+    w: World, valkey_endpoint: str
+) -> None:
+    """Valkey may have forgotten by then, however soon this gateway heard of the purge."""
+    await w.write(CampaignCreated(campaign=2, slug="short", offer=offer(dispute_ms=0, reversal_window_ms=0)))
+    (code,) = await w.codes(1, "short")
+    spot = await w.core.desk.identify(code)
+    assert isinstance(spot, Spot)
+    await w.write(CampaignClosed(campaign=2))
+    lane = w.core.lanes[partition_of(spot.campaign, spot.serial, len(w.core.lanes))]
+    with redis.Redis.from_url(valkey_endpoint) as client:
+        client.execute_command("CLIENT", "PAUSE", 60_000, "WRITE")
+        first = asyncio.create_task(w.verdict(1, w.scan(code)))
+        await until(lambda: bool(lane._under_way))
+        voided = asyncio.create_task(w.core.desk.void("op", 2, spot.serial, "why not", "v1"))
+        await until(lambda: bool(lane._waiting))
+        await w.write(CampaignPurged(campaign=2))
+        client.execute_command("CLIENT", "UNPAUSE")
+    assert await first is Verdict.CLOSED
+    assert await voided is Verdict.UNRESOLVED
+
+
+async def test_a_rebuild_forgets_nothing_before_everybody_has_heard_of_a_purge(w: World, valkey_endpoint: str) -> None:
+    await w.write(CampaignCreated(campaign=2, slug="short", offer=offer(dispute_ms=0, reversal_window_ms=0)))
+    (code,) = await w.codes(1, "short")
+    assert await w.verdict(1, w.scan(code)) is Verdict.ACCEPTED
+    await w.write(CampaignClosed(campaign=2))
+    await w.write(CampaignPurged(campaign=2))
+    with redis.Redis.from_url(valkey_endpoint) as client:
+        client.flushall()
+    for lane in w.core.lanes:
+        lane.recover("the test says so")
+    await w.ready()
+    assert w.core.control.purged_for_s(2) >= HEARD_S
 
 
 async def test_what_was_taken_before_the_process_stood_still_is_not_claimed_after(w: World) -> None:

@@ -16,7 +16,7 @@ from eventstore.vouchers import voucher_field, voucher_key
 from gateway.lane import Asked
 from gateway.messages import PUBLIC, Position, Redeem, Reverse, Verdict
 from gateway.proof import Proof, prove
-from gateway.proof_equalities import Told, ToldReversal, redeemed_in
+from gateway.proof_equalities import Told, ToldReversal, kept, redeemed_in
 
 CHAIN = "log_chain_verified"
 TOLD = "accepted_in_log_is_accepted_at_tills"
@@ -231,3 +231,12 @@ def test_a_journal_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         assert str(journal) in run.stderr
         assert reason in run.stderr
         assert "Traceback" not in run.stderr
+
+
+def test_what_is_left_of_a_purged_campaign_is_no_difference() -> None:
+    mine, gone = b"R" * 32, b"\0\0\0\2" + b"\0" * 8
+    held = {b"{0}v1:0": {b"3": mine}, b"{0}v2:0": {b"3": mine}, b"{1}v22:7": {b"1": mine}, b"{1}r0a": {b"x": gone}}
+    codes = {b"{0}rff": {b"x": gone, b"y": b"\0\0\0\1" + b"\0" * 8}}
+    assert kept(held, {2}) == {b"{0}v1:0": {b"3": mine}, b"{1}v22:7": {b"1": mine}}
+    assert kept(codes, {2}) == {b"{0}rff": {b"y": b"\0\0\0\1" + b"\0" * 8}}
+    assert kept(held | codes, set()) == held | codes

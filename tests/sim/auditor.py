@@ -247,7 +247,7 @@ def _check_no_change(evidence: Evidence, misused: set[bytes]) -> Iterator[str]:
                 if _id_of(first.wish) in misused:
                     continue
                 late = (WINDOW_OVER,) if is_reversal else (LOCKED, CLOSED, *((UNKNOWN,) if is_typed else ()))
-                from_log = (ACCEPTED,) if REPEATED in allowed and not is_reversal else ()
+                from_log = (ACCEPTED, *((TOMBSTONED,) if is_reversal else ())) if REPEATED in allowed else ()
                 allowed = (*allowed, *late, *from_log)
             for later in answers:
                 if later.sent_s <= first.at_s or later.verdict in allowed:

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import cache
 from typing import Any
 
@@ -26,7 +26,7 @@ from gateway.ledger import Ledger, add_ids_ahead, recent_ids
 from gateway.messages import Fact, Redeem, Reverse
 from gateway.offline_codes import OfflineKeys
 from gateway.offline_rules import Outage
-from gateway.recovery import PartitionHalted, Recovered, fold_log
+from gateway.recovery import Folded, PartitionHalted, Recovered, fold_log
 from gateway.redeem import Redeemer
 from gateway.reversals import Reversals
 
@@ -151,16 +151,17 @@ class Gateway:
             self.log,
             now_ms=self._now_ms,
             mint_tip=self._mint_tip,
-            is_current=self.control.is_confirmed,
-            fold=lambda partition: fold_log(self.log, partition, self._purged),
+            judged_by=self.control.judged_by,
+            fold=self._fold,
             on_batch=on_batch,
             on_fatal=self._on_fatal,
             on_recovered=self.around.on_recovered,
         )
 
-    async def _purged(self) -> Collection[int]:
-        await self.control.confirm()
-        return self.control.purged()
+    async def _fold(self, partition: int) -> Folded:
+        folded = await fold_log(self.log, partition, self.control.purged_now)
+        await self.control.purges_heard()
+        return folded
 
     def _on_fatal(self, error: BaseException) -> None:
         if not isinstance(error, LogFailed):

@@ -278,6 +278,8 @@ class World:
             for terminal in self.terminals:
                 terminal.scan_newest()
             self._run_until_quiet("R8: a code that is looked up in an empty Valkey was not answered")
+            self._probe()  # both gateways may rebuild it now, and the second take back what the first has claimed
+            self._run_until_quiet("R8: a fresh scan in an empty Valkey was not answered")
         if self._is_purged:
             self.operator.void_one([told.wish.voucher for told in self.history if told.verdict == Verdict.ACCEPTED])
         self._probe()

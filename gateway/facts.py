@@ -39,6 +39,7 @@ from gateway.redeem import Redeemer
 
 _LOST_BYTES = (Verdict.CONFLICT, Verdict.CONFLICT_AGAIN)
 _ASKED_AGAIN = (Verdict.ACCEPTED, Verdict.REPEATED, Verdict.REVERSED)  # the claim says what became of it since
+_UNTIL_ISSUED = (Verdict.NOT_ISSUED, Verdict.UNKNOWN_CODE)  # it may have been since, and have been logged as a fact
 _NOBODY = Entry(LOST, NO_ID, 0, 0, 0)  # nothing is known of who was first
 Logged = dict[bytes, Found | None]  # what the log says of each id
 _KINDS = {REDEEMED: "redeemed", VOIDED: "voided", REVERSED: "redeemed"}
@@ -103,15 +104,19 @@ class Facts:
             return
         if (first := claim_of(found)) is not None:  # perhaps used at another gateway; from now on here, too
             self._redeemer.recent.put(scan.redemption_id, first, self._now_ms())
-        if found is not None and found.extra.offline is not None and found.verdict not in _ASKED_AGAIN:
+        told = found if found is not None and found.extra.offline is not None else None
+        if told is not None and told.verdict not in (*_ASKED_AGAIN, *_UNTIL_ISSUED):
             conflict = self._control.directory.conflicts.get(scan.redemption_id)
-            if found.verdict not in _LOST_BYTES or conflict is not None:
-                self._answer_from_log(asked, index, found, found.verdict, conflict)
+            if told.verdict not in _LOST_BYTES or conflict is not None:
+                self._answer_from_log(asked, index, told, told.verdict, conflict)
                 return
         named = await self._named(scan.code)
         if named is None:
             asked.give_up(index, 1)
         elif isinstance(named, Refused):
+            if told is not None and told.verdict == named.verdict:
+                self._answer_from_log(asked, index, told, told.verdict)
+                return
             if named.verdict is Verdict.UNKNOWN_CODE:  # of typed and foreign codes, which can be guessed
                 self._redeemer.count_guess(terminal, scan.redemption_id)
             self._log_strange(asked, index, terminal, fact, named.verdict, named.why)

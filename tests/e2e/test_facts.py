@@ -27,6 +27,7 @@ from eventstore.sqlite_file import row_id
 from gateway.claims import Claimed, keyed_of
 from gateway.codes import CodeKeys, KeyRing
 from gateway.core import LOG_FILE
+from gateway.directory import Rejected
 from gateway.identity import Spot, claim_id_of, partition_of
 from gateway.ids import RecentIds
 from gateway.lane import Asked, LaneState
@@ -346,3 +347,18 @@ async def test_a_fact_that_comes_after_the_purge_claims_nothing(w: World) -> Non
     assert (await tell(w, 2, claimed)).codes == bytes([Verdict.UNRESOLVED]), "its batch is on its way, for all we know"
     await w.ready()
     assert (await tell(w, 2, claimed)).codes == bytes([Verdict.ACCEPTED]), "the log has it now"
+
+
+async def test_a_fact_that_was_told_before_its_voucher_was_issued_hears_what_it_became(w: World) -> None:
+    issued = await w.core.desk.issue("op", "tea", 1, "first")
+    assert not isinstance(issued, Rejected)
+    early = SIGNER.signed(next(iter(w.core.ring.mint(1, 2, issued.first_serial + 1, 1))))
+    lost = fact_of(early)
+    assert [(await tell(w, 1, lost)).codes[0] for _ in range(2)] == [Verdict.NOT_ISSUED] * 2
+    before = len(await rows(w))
+    assert not isinstance(await w.core.desk.issue("op", "tea", 1, "second"), Rejected)
+    assert (await tell(w, 2, fact_of(early))).codes == bytes([Verdict.ACCEPTED])
+    assert (await tell(w, 1, lost)).codes == bytes([Verdict.CONFLICT])
+    assert (await tell(w, 1, lost)).codes == bytes([Verdict.CONFLICT_AGAIN])
+    assert len(await rows(w)) == before + 3
+    assert len(w.directory.conflicts) == 1

@@ -1,44 +1,32 @@
 """Facts, on a real log and a real Valkey: each is logged once, and what lost is a conflict that names both."""
 
 import asyncio
-import os
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
 import pytest
-from core_world import KEYS, World, new_id, offer, until, wall_ms, world
+from core_world import World, new_id, offer, until, wall_ms, world
+from facts_world import POLICY, SIGNER, codes, fact_of, places_of, rows, tell
 
 from eventstore.events import (
-    RECORD,
-    REDEEM,
     CampaignClosed,
     CampaignCreated,
-    Extra,
     TerminalRevoked,
-    encode_records,
-    extras_of,
-    iter_records,
 )
 from eventstore.log import CONTROL
-from eventstore.offline_events import Acceptance, OfflineConflict, OfflinePolicy
+from eventstore.offline_events import OfflineConflict
 from eventstore.sqlite_file import row_id
-from gateway.claims import Claimed, keyed_of
 from gateway.codes import CodeKeys, KeyRing
 from gateway.core import LOG_FILE
 from gateway.directory import Rejected
-from gateway.identity import Spot, claim_id_of, partition_of
 from gateway.ids import RecentIds
-from gateway.lane import Asked, LaneState
-from gateway.messages import Fact, Redeem, Reverse, Verdict
+from gateway.lane import LaneState
+from gateway.messages import Fact, Reverse, Verdict
 from gateway.offline_codes import OfflineKeys
 from gateway.offline_rules import Outage
 from gateway.pipe import ArbiterLost
-
-HOUR_MS = 3_600_000
-POLICY = OfflinePolicy(count_max=3, value_minor_max=2500, minutes_max=120)
-SIGNER = OfflineKeys(KEYS)
 
 pytestmark = pytest.mark.parametrize("partitions", (1, 3))
 
@@ -49,53 +37,6 @@ async def w(tmp_path: Path, valkey_endpoint: str, partitions: int) -> AsyncItera
         if 2 not in made.directory.campaigns:
             await made.write(CampaignCreated(campaign=2, slug="tea", offer=offer(offline=POLICY)))
         yield made
-
-
-async def codes(w: World, count: int) -> list[str]:
-    return [SIGNER.signed(code) for code in await w.codes(count, "tea")]
-
-
-def fact_of(code: str, *, ago_ms: int = HOUR_MS, redemption_id: bytes | None = None) -> Fact:
-    accepted_ms = wall_ms() - ago_ms
-    return Fact(Redeem(redemption_id or new_id(), code, accepted_ms), accepted_ms, accepted_ms - 60_000)
-
-
-async def tell(w: World, terminal: int, *facts: Fact, outage: Outage | None = None) -> Asked:
-    return await w.core.facts.take(w.directory.terminals[terminal], facts, outage or Outage())
-
-
-async def claim_and_die(w: World, terminal: int, fact: Fact) -> None:
-    """What a gateway does with a fact that is killed between claim and append."""
-    spot, at_ms = await w.core.desk.identify(fact.redeem.code), wall_ms()
-    assert isinstance(spot, Spot)
-    claim_id = claim_id_of(terminal, fact.redeem, spot.campaign, spot.serial)
-    ids = (spot.campaign, spot.serial, fact.redeem.redemption_id, claim_id)
-    record = RECORD.pack(REDEEM, Verdict.CONFLICT, 1, 0, *ids, terminal, at_ms, 1)
-    extra = Extra(offline=Acceptance(fact.accepted_ms, fact.contact_ms))
-    payload = encode_records([record], {0: extra}, received_ms=at_ms)
-    lane = w.core.lanes[partition_of(spot.campaign, spot.serial, len(w.core.lanes))]
-    keyed = keyed_of(lane.partition, payload)
-    made = await w.core.arbiter.claim(
-        lane.partition, payload, keyed, tip=os.urandom(16), at_ms=at_ms, durable_seq=lane.durable_seq
-    )
-    assert isinstance(made, Claimed)
-
-
-def places_of(asked: Asked) -> list[tuple[int, int, int]]:
-    return [(p, seq, at + n) for _, p, seq, at, count in asked.places for n in range(count)]
-
-
-async def rows(w: World) -> list[tuple[bytes, int, object]]:
-    """(redemption_id, verdict, what it says of its acceptance) of every record in the log."""
-    found = []
-    for partition in range(w.core.log.partitions):
-        head = await w.core.log.head(partition)
-        for batch in await w.core.log.read(partition, 1, head.seq) if head.seq else []:
-            extras = extras_of(batch.payload)
-            for index, record in enumerate(iter_records(batch.payload)):
-                extra = extras.get(index)
-                found.append((record.redemption_id, batch.verdicts[index], extra and extra.offline))
-    return found
 
 
 async def test_a_fact_holds_its_voucher_and_later_ones_are_conflicts_that_name_both(w: World) -> None:
@@ -311,42 +252,6 @@ async def test_a_code_copied_to_more_tills_than_a_voucher_remembers_loses_every_
     again = await tell(w, 2, lost[-1])
     assert again.codes == bytes([Verdict.CONFLICT])
     assert len(w.directory.conflicts) == 300
-
-
-async def test_a_fact_that_comes_after_the_purge_claims_nothing(w: World) -> None:
-    short = offer(offline=POLICY, dispute_ms=2000, reversal_window_ms=2000)
-    await w.write(CampaignCreated(campaign=3, slug="short", offer=short))
-    taken, late, undone = [SIGNER.signed(code) for code in await w.codes(3, "short")]
-    assert await w.verdict(1, w.scan(taken)) is Verdict.ACCEPTED
-    known, lost = fact_of(late), fact_of(taken)
-    assert (await tell(w, 1, known)).codes == bytes([Verdict.ACCEPTED])
-    assert (await tell(w, 2, lost)).codes == bytes([Verdict.CONFLICT])
-    await w.write(CampaignClosed(campaign=3))
-    given_back = fact_of(undone)
-    assert await w.verdict(1, given_back.redeem) is Verdict.CLOSED
-    reversal = Reverse(new_id(), given_back.redeem.redemption_id, wall_ms(), given_back.redeem)
-    assert await w.reverse(1, reversal) is Verdict.TOMBSTONED
-    purge = asyncio.create_task(w.core.desk.purge("op", "short"))
-    await until(lambda: w.directory.campaigns[3].purged)
-    unheard = fact_of(taken)
-    soon = await tell(w, 2, unheard)
-    assert soon.codes == bytes([Verdict.UNRESOLVED]), "a gateway that has not heard of the purge may claim it"
-    assert await purge == 1
-    before = len(await rows(w))
-    assert (await tell(w, 1, known)).codes == bytes([Verdict.ACCEPTED])
-    assert (await tell(w, 2, lost)).codes == bytes([Verdict.CONFLICT])
-    assert len(await rows(w)) == before, "they are in the log"
-    assert (await tell(w, 1, given_back)).codes == bytes([Verdict.REVERSED])
-    assert (await tell(w, 2, unheard)).codes == bytes([Verdict.CONFLICT]), "it was redeemed, and who knows by whom"
-    event = w.directory.conflicts[unheard.redeem.redemption_id]
-    assert (event.first_kind, event.first_terminal, event.terminal) == ("unknown", 0, 2)
-    assert (await tell(w, 2, unheard)).codes == bytes([Verdict.CONFLICT])
-    assert len(await rows(w)) == before + 2
-    claimed = fact_of(late)
-    await claim_and_die(w, 2, claimed)
-    assert (await tell(w, 2, claimed)).codes == bytes([Verdict.UNRESOLVED]), "its batch is on its way, for all we know"
-    await w.ready()
-    assert (await tell(w, 2, claimed)).codes == bytes([Verdict.ACCEPTED]), "the log has it now"
 
 
 async def test_a_fact_that_was_told_before_its_voucher_was_issued_hears_what_it_became(w: World) -> None:

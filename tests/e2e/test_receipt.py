@@ -25,12 +25,16 @@ SLIP = Slip("#abcdef", "Mooncake, 88.00 CNY", "0/17/3", AT_MS)
 
 
 class PtyPrinter:
-    """A printer at the end of a line: the device file, and what has arrived behind it."""
+    """A printer at the end of a line: the device file, and what has arrived behind it.
 
-    def __init__(self) -> None:
+    The next terminal may get the same number, and what still prints on this one would print there: so it has a name.
+    """
+
+    def __init__(self, directory: Path) -> None:
         self._master, self._slave = pty.openpty()
         tty.setraw(self._slave)
-        self.path = os.ttyname(self._slave)
+        self.path = str(directory / "printer")
+        os.symlink(os.ttyname(self._slave), self.path)
         self.printed = b""
 
     def read(self) -> bytes:
@@ -39,6 +43,7 @@ class PtyPrinter:
         return self.printed
 
     def close(self) -> None:
+        os.unlink(self.path)
         os.close(self._master)
         os.close(self._slave)
 
@@ -90,8 +95,8 @@ def test_a_slip_is_title_lines_and_a_cut() -> None:
     assert b"\x1c&" + "已核销".encode("gb18030") in printer.output
 
 
-async def test_a_printer_that_is_behind_loses_slips_and_says_so_once() -> None:
-    held, told = PtyPrinter(), []
+async def test_a_printer_that_is_behind_loses_slips_and_says_so_once(tmp_path: Path) -> None:
+    held, told = PtyPrinter(tmp_path), []
     screen = ReceiptScreen(ReceiptConfig(held.path), 7, "en", told.append)
     os.set_blocking(held._slave, False)
     with contextlib.suppress(BlockingIOError):
@@ -104,8 +109,8 @@ async def test_a_printer_that_is_behind_loses_slips_and_says_so_once() -> None:
 
 
 @pytest.fixture
-async def printer() -> AsyncIterator[PtyPrinter]:
-    one = PtyPrinter()
+async def printer(tmp_path: Path) -> AsyncIterator[PtyPrinter]:
+    one = PtyPrinter(tmp_path)
     yield one
     one.close()
 

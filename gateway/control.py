@@ -31,6 +31,7 @@ HEARD_S = FRESH_S + 1.25 * ANSWER_TIMEOUT_S  # then nobody claims any more what 
 CLOCKS_APART_MS = 60_000  # a purge that is dated further from now was not a moment ago, whosever clock dated it
 READ_BATCHES = 500
 ATTEMPTS_MAX = 10  # lost races against other gateways' control events, which are rare
+LATE_S = 2.0  # who lost a race so late stood still: by now an operator may have decided otherwise at another gateway
 
 Make = Callable[[Directory, int], Sequence[ControlEvent] | Rejected]
 """Given the directory as it stands and the time, the events to write, or why not. Called again after a lost race."""
@@ -114,6 +115,7 @@ class Control:
 
         Raises ControlBusy, LogFailed, and LogLost, after which nobody knows whether they were written: look again.
         """
+        asked_s = self._loop.time()
         async with self._lock:
             for _ in range(ATTEMPTS_MAX):
                 await self._catch_up()
@@ -128,6 +130,8 @@ class Control:
                     return rejected
                 if await self._write(actor, events, now_ms):
                     return tuple(events)
+                if self._loop.time() - asked_s > LATE_S:
+                    raise ControlBusy("it was asked for some seconds ago, and others have written since: ask again")
         raise ControlBusy(f"{ATTEMPTS_MAX} attempts lost against other gateways")
 
     async def _write(self, actor: str, events: Sequence[ControlEvent], now_ms: int) -> bool:

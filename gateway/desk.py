@@ -101,7 +101,10 @@ class Desk:
         return VoucherState(held[0] if held else None, rows[len(held) :])
 
     async def value(self, campaign: int, serial: int) -> bytes:
-        """A voucher's entries as Valkey holds them. Raises ArbiterLost, ArbiterRefused."""
+        """A voucher's entries as Valkey holds them; none of a purged campaign. Raises ArbiterLost, ArbiterRefused."""
+        known = self._control.directory.campaigns.get(campaign)
+        if known is not None and known.purged:  # a replay may have brought back something, and not the whole of it
+            return b""
         partition = partition_of(campaign, serial, len(self._lanes))
         wanted = [(voucher_key(partition, campaign, serial), voucher_field(serial))]
         values, is_new = await look_up(self._arbiter, self._lanes[partition], wanted)

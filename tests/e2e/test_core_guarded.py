@@ -11,7 +11,9 @@ import redis
 from core_world import World, new_id, offer, until, wall_ms, world
 
 from eventstore.events import CampaignClosed, CampaignCreated, CampaignPaused, CampaignPurged
+from eventstore.vouchers import voucher_field, voucher_key
 from gateway.control import FRESH_S, HEARD_S
+from gateway.desk import VoucherState
 from gateway.directory import Rejected
 from gateway.guesses import GUESSES_MAX
 from gateway.identity import Spot, partition_of
@@ -84,7 +86,7 @@ async def test_a_purge_does_not_make_a_reversed_redemption_stand(w: World) -> No
     assert [found is not None and found.undone is not None for found in undone] == [True, False]
 
 
-async def test_nothing_of_a_purged_campaign_changes_any_more(w: World) -> None:
+async def test_nothing_of_a_purged_campaign_changes_any_more(w: World, valkey_endpoint: str) -> None:
     """Valkey has forgotten it all, and would take what was redeemed for unused and what was registered for new."""
     short = offer(dispute_ms=1000, reversal_window_ms=1000)
     await w.write(CampaignCreated(campaign=2, slug="short", offer=short))
@@ -101,6 +103,10 @@ async def test_nothing_of_a_purged_campaign_changes_any_more(w: World) -> None:
     spot = await w.core.desk.identify(code)
     assert isinstance(spot, Spot)
     assert isinstance(await w.core.desk.void("op", 2, spot.serial, "why not", "v1"), Rejected)
+    with redis.Redis.from_url(valkey_endpoint) as client:  # what a replay of its reversal makes of nothing
+        key = voucher_key(partition_of(2, spot.serial, len(w.core.lanes)), 2, spot.serial)
+        client.hset(key, voucher_field(spot.serial), b"r" + bytes(11))
+    assert await w.core.desk.voucher(2, spot.serial) == VoucherState(None, [])
     assert rows == [(await w.core.log.head(lane.partition)).seq for lane in w.core.lanes], "nothing was logged"
     assert await w.reverse(1, undo) is Verdict.ACCEPTED, "as it was told before"
     campaign = w.directory.campaigns[2]

@@ -28,7 +28,7 @@ from gateway.pipe import ANSWER_TIMEOUT_S
 FRESH_S = 1.0  # the promise: a pause binds within a second
 CONFIRM_EVERY_S = 0.25  # three chances to miss before answers stop
 HEARD_S = FRESH_S + 1.25 * ANSWER_TIMEOUT_S  # then nobody claims any more what was judged before a control event
-CLOCKS_APART_MS = 60_000  # a purge that is dated further from now was not a moment ago, whosever clock dated it
+LATELY_MS = 60_000  # a purge that is dated further from now was not a moment ago, whosever clock dated it
 READ_BATCHES = 500
 ATTEMPTS_MAX = 10  # lost races against other gateways' control events, which are rare
 LATE_S = 2.0  # who lost a race so late stood still: by now an operator may have decided otherwise at another gateway
@@ -75,7 +75,7 @@ class Control:
     async def purges_heard(self) -> None:
         """Return when every gateway has heard of all that is purged by now. Raises LogDamaged, LogFailed, LogLost."""
         await self.confirm()
-        if self._purged_seen_s and abs(self._now_ms() - self._purged_ms) < CLOCKS_APART_MS:
+        if self._purged_seen_s and abs(self._now_ms() - self._purged_ms) < LATELY_MS:
             await asyncio.sleep(HEARD_S - min(map(self.purged_for_s, self._purged_seen_s)))
 
     def closed_for_s(self, campaign: int) -> float:
@@ -83,7 +83,7 @@ class Control:
         return self._loop.time() - self._closed_seen_s[campaign]
 
     def purged_for_s(self, campaign: int) -> float:
-        """For how long this gateway has known of a purge; else as above."""
+        """For how long this gateway has known of a purge, on the same terms."""
         return self._loop.time() - self._purged_seen_s[campaign]
 
     async def confirm(self) -> None:

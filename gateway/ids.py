@@ -3,8 +3,8 @@
 Ids minted by terminals are UUIDv7 (RFC 9562 section 5.7): the first six bytes are the minting time. All ids above
 `floor` that were ever used here are in memory, so an unknown id above it is new. Ids at or below it, and ids
 that are not UUIDv7, are looked up in the redemption index instead (slower, never wrong). Two generations rotate; an id
-dated in the future outlives its generation until its time has come. A generation holds more ids than records can be
-under way: one that left memory before its record was in the index would be taken for new.
+dated in the future outlives its generation until its time has come. A generation must hold more ids than records are
+under way: one that left memory before its record was in the index is taken for new.
 """
 
 GENERATION_IDS = 131_072  # about 25 MB a generation, two seconds at the highest measured rate, hours at a festival's

@@ -164,7 +164,7 @@ class Reversals:
     def _answer_from_log(
         self, asked: Asked, index: int, terminal: int, reversal: Reverse, before: Found | None
     ) -> bool:
-        """Tell of a reversal in a purged campaign what was told of it before. False: it was none, or not."""
+        """Tell of a reversal in a purged campaign what was told of it before. False: there is nothing to tell."""
         if (
             before is None
             or before.record.op != REVERSE

@@ -25,7 +25,7 @@ from eventstore.events import CampaignPurged, decode_control, payload_head
 from eventstore.log import CONTROL, LogDamaged, LogFailed, LogLost, LogReader, LogUnreadable
 from eventstore.snapshot import SNAPSHOT_FORMAT, Manifest, Refused, Why, check_owner, check_place
 from eventstore.snapshot_file import check_rows, join_rows, put_in_place, read_manifest, read_proven, remove_others
-from gateway.control import CLOCKS_APART_MS, HEARD_S
+from gateway.control import HEARD_S, LATELY_MS
 from gateway.recovery import UNCOUNTED, Counted, Folded
 from gateway.settings import Config
 from gateway.shared_logs import DeploymentReader
@@ -234,8 +234,9 @@ async def _purges(reader: LogReader) -> dict[int, int]:
 
 
 async def _purges_heard(reader: LogReader) -> None:
+    """As Control.purges_heard, before there is one."""
     newest_ms = max((await _purges(reader)).values(), default=0)
-    if abs(time.time_ns() // 1_000_000 - newest_ms) < CLOCKS_APART_MS:
+    if abs(time.time_ns() // 1_000_000 - newest_ms) < LATELY_MS:
         await asyncio.sleep(HEARD_S)
 
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from eventstore.events import IdReused, payload_head
+from eventstore.events import IdReused
 from eventstore.follower import Follower
 from eventstore.log import CONTROL, EMPTY_HEAD, TIP_BYTES, Batch, DeploymentLog, EventLog, LogDamaged, LogLost
 from eventstore.projections import CampaignCounters, RedemptionIndex
@@ -22,18 +22,18 @@ from gateway.control import Control, ControlBusy
 from gateway.desk import Desk
 from gateway.directory import Directory, Rejected
 from gateway.facts import Facts
-from gateway.ids import RecentIds
 from gateway.lane import Lane, OnBatch
-from gateway.ledger import Ledger, add_ids_ahead, recent_ids, use_ids
+from gateway.ledger import Ledger, add_ids_ahead, recent_ids, rememberer
+from gateway.lookup import ValkeyReader
 from gateway.offline_codes import OfflineKeys
 from gateway.recovery import UNCOUNTED, Counted, Fold, Folded, PartitionHalted, Recovered, fold_log, nothing_stored
 from gateway.redeem import Redeemer
+from gateway.registry import Registry
 from gateway.reported import Reported
 from gateway.reversals import Reversals
 
 LOG_FILE, INDEX_FILE = "log.db", "index.db"
 LATER_S = 1.0  # after a shared log was lost, or other gateways were quicker ten times
-OTHERS_MS = 600_000  # what other gateways logged before this is old enough for a look-up, not worth unpacking
 BEAT_S = 0.25
 STALL_S_MAX = 5.0  # after a stop this long whatever waits unread is stale: the till has asked again elsewhere
 
@@ -240,16 +240,6 @@ def _fold(stored: Callable[[int], Awaitable[Folded | None]], log: EventLog, cont
     return fold
 
 
-def _rememberer(recent: RecentIds, now_ms: Callable[[], int]) -> Callable[[Batch], None]:
-    """Brings what other gateways have just logged into memory, so that their ids are not taken for new here."""
-
-    def on_read(batch: Batch) -> None:
-        if payload_head(batch.payload)[2] > now_ms() - OTHERS_MS:
-            use_ids(recent, batch, now_ms())
-
-    return on_read
-
-
 def _counting(log: EventLog, counted: Counted) -> tuple[CampaignCounters, Follower]:
     counters = CampaignCounters(applied=counted.applied)
     begins = {partition: counted.heads.get(partition, EMPTY_HEAD) for partition in range(log.partitions)}
@@ -257,18 +247,22 @@ def _counting(log: EventLog, counted: Counted) -> tuple[CampaignCounters, Follow
 
 
 def _slow_doors(
-    desk: Desk,
     redeemer: Redeemer,
     control: Control,
     lanes: list[Lane],
+    arbiter: ValkeyArbiter,
+    reader: ValkeyReader,
     ledger: Ledger,
     now_ms: Callable[[], int],
     keys: OfflineKeys,
-) -> tuple[Reversals, Facts]:
-    """What a till asks for, besides to redeem."""
+) -> tuple[Desk, Reversals, Facts]:
+    """What is asked for, besides to redeem."""
+    desk = Desk(
+        redeemer=redeemer, control=control, lanes=lanes, arbiter=arbiter, reader=reader, ledger=ledger, now_ms=now_ms
+    )
     reversals = Reversals(desk=desk, redeemer=redeemer, control=control, lanes=lanes, ledger=ledger, now_ms=now_ms)
     facts = Facts(keys=keys, redeemer=redeemer, desk=desk, control=control, lanes=lanes, ledger=ledger, now_ms=now_ms)
-    return reversals, facts
+    return desk, reversals, facts
 
 
 async def open_core(
@@ -306,7 +300,7 @@ async def open_core(
         core.halt(damage)
 
     recent, complete_since_ms = await recent_ids(log, now_ms())
-    on_read = _rememberer(recent, now_ms) if shared else None
+    on_read = rememberer(recent, now_ms) if shared else None
     follower = Follower(log, index, index.checkpoint, on_damage, on_read)
     counters, counting = _counting(log, counted)
     fatal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -322,22 +316,21 @@ async def open_core(
 
     hooks = _Hooks(now_ms, control.judged_by, _fold(stored, log, control), on_batch, on_fatal, observer)
     lanes.extend(_lane(partition, arbiter, log, hooks) for partition in range(log.partitions))
-    ledger = Ledger(log, follower, index)
+    ledger, reader = Ledger(log, follower, index), ValkeyReader(lanes, arbiter, log)
     core: Core
     redeemer = Redeemer(
         ring=KeyRing(code_keys),
         control=control,
         lanes=lanes,
-        arbiter=arbiter,
+        registry=Registry(reader, log.partitions),
         used=ledger,
         recent=recent,
         now_ms=now_ms,
         on_fatal=on_fatal,
         is_stalled=lambda: core.is_stalled(),  # noqa: PLW0108 - core is made of this
     )
-    desk = Desk(redeemer=redeemer, control=control, lanes=lanes, arbiter=arbiter, ledger=ledger, now_ms=now_ms)
-    slow = _slow_doors(desk, redeemer, control, lanes, ledger, now_ms, OfflineKeys(code_keys))
-    parts = _Parts(control, lanes, arbiter, redeemer, desk, *slow, ledger, follower, counters, counting, fatal)
+    slow = _slow_doors(redeemer, control, lanes, arbiter, reader, ledger, now_ms, OfflineKeys(code_keys))
+    parts = _Parts(control, lanes, arbiter, redeemer, *slow, ledger, follower, counters, counting, fatal)
     core = Core(log, index, parts)
     if isinstance(connect, Cluster):
         core.watch(keep_watch(arbiter.find_whole, arbiter.on_lost, log.partitions))

@@ -1,7 +1,7 @@
 """What is asked rarely: look-ups, issue, import, void, the life of one voucher. Off the hot path, async.
 
 What changes a voucher here goes through the voucher's lane like a scan does, so it is claimed, logged and answered by
-the same rules. What is read from Valkey counts only while its lane admits and its head is no older than the log's.
+the same rules. What is read from Valkey counts only beside a head that is the log's.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ from gateway.identity import Spot, partition_of, void_claim_id
 from gateway.imports import WHY_NOT_IMPORTED, Chunk, Imports, reserve
 from gateway.lane import Asked, Lane, LaneState
 from gateway.ledger import Found, Ledger
-from gateway.lookup import look_up
+from gateway.lookup import ValkeyReader
 from gateway.messages import Verdict
 from gateway.pipe import ANSWER_TIMEOUT_S, ArbiterRefused
 from gateway.redeem import Redeemer
@@ -73,11 +73,12 @@ class Desk:
         control: Control,
         lanes: Sequence[Lane],
         arbiter: ValkeyArbiter,
+        reader: ValkeyReader,
         ledger: Ledger,
         now_ms: Callable[[], int],
     ) -> None:
         self._redeemer, self._control, self._lanes, self._arbiter = redeemer, control, lanes, arbiter
-        self._ledger, self._now_ms = ledger, now_ms
+        self._reader, self._ledger, self._now_ms = reader, ledger, now_ms
         self.imports = Imports(control, lanes)
 
     # --- look-ups ---
@@ -107,8 +108,8 @@ class Desk:
             return b""
         partition = partition_of(campaign, serial, len(self._lanes))
         wanted = [(voucher_key(partition, campaign, serial), voucher_field(serial))]
-        values, is_new = await look_up(self._arbiter, self._lanes[partition], wanted)
-        if not is_new or not self._control.is_confirmed():  # else it may have been forgotten, and we have not heard
+        values = await self._reader.read(partition, wanted)
+        if values is None or not self._control.is_confirmed():  # else it may have been forgotten, and we have not heard
             raise ArbiterRefused("Valkey's state is being brought up to the log's: ask again")
         return values[0] or b""
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -32,6 +32,7 @@ AHEAD_IDS_MAX = 10_000  # more ids from the future than this, and all up to the 
 FOUND_TOGETHER = 128  # looked up at a time: each comes with its record
 LOOKED_UP_TOGETHER = 32  # ids: with each batch of its own, and 100 ms a read, some are told in time
 LOOK_UP_S_MAX = 5.0  # the till has asked again by then; a rebuild of the index may take longer
+OTHERS_MS = 600_000  # what other gateways logged before this is old enough for a look-up, not worth unpacking
 RECENT_BATCHES = 256  # read back at start, per partition: what retries of the last minutes may ask for
 SEARCH_BATCHES = 256  # read at a time: at most about 20 MB
 
@@ -215,6 +216,16 @@ def use_ids(recent: RecentIds, batch: Batch, now_ms: int) -> None:
     for record in iter_records(batch.payload):
         if record.op != IMPORT and record.campaign:
             recent.put(record.redemption_id, record.claim_id, now_ms)
+
+
+def rememberer(recent: RecentIds, now_ms: Callable[[], int]) -> Callable[[Batch], None]:
+    """Brings what other gateways have just logged into memory, so that their ids are not taken for new here."""
+
+    def on_read(batch: Batch) -> None:
+        if payload_head(batch.payload)[2] > now_ms() - OTHERS_MS:
+            use_ids(recent, batch, now_ms())
+
+    return on_read
 
 
 async def add_ids_ahead(recent: RecentIds, ledger: Ledger, index: RedemptionIndex, floor_ms: int, now_ms: int) -> None:

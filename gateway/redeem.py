@@ -20,7 +20,6 @@ from eventstore.events import NO_ID, RECORD, REDEEM, Extra
 from eventstore.log import LogLost
 from eventstore.vouchers import voucher_key
 from gateway.campaign import SIGNED, decide
-from gateway.claims import Arbiter
 from gateway.codes import SERIAL_MAX, Hashed, KeyRing, Refused
 from gateway.control import Control
 from gateway.directory import Terminal
@@ -48,7 +47,7 @@ class Redeemer:
         ring: KeyRing,
         control: Control,
         lanes: Sequence[Lane],
-        arbiter: Arbiter,
+        registry: Registry,
         used: UsedIds,
         recent: RecentIds,
         now_ms: Callable[[], int],
@@ -59,7 +58,7 @@ class Redeemer:
         self.recent = recent
         self._control, self._lanes, self._used = control, lanes, used
         self._is_stalled, self._on_fatal = is_stalled, on_fatal
-        self._registry = Registry(lanes, arbiter)
+        self._registry = registry
         self._rules = Standings(control, now_ms)
         self._guesses = Guesses()
         self._partitions = len(lanes)

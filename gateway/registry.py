@@ -6,15 +6,13 @@ import msgspec
 
 from eventstore.vouchers import REGISTRY_VALUE, registry_key, registry_partition
 from gateway.campaign import SIGNED
-from gateway.claims import Arbiter
 from gateway.codes import Hashed, Refused, Signed
 from gateway.identity import Spot
-from gateway.lane import Lane
-from gateway.lookup import look_up
+from gateway.lookup import ValkeyReader
 
 
 class Nowhere(msgspec.Struct, frozen=True):
-    """No voucher has this code, says the registry of `partition` beside a head no older than the log's."""
+    """No voucher has this code, says the registry of `partition`, and the log."""
 
     partition: int
 
@@ -22,8 +20,8 @@ class Nowhere(msgspec.Struct, frozen=True):
 class Registry:
     """Looks codes up."""
 
-    def __init__(self, lanes: Sequence[Lane], arbiter: Arbiter) -> None:
-        self._lanes, self._arbiter = lanes, arbiter
+    def __init__(self, reader: ValkeyReader, partitions: int) -> None:
+        self._reader, self._partitions = reader, partitions
 
     async def find(self, codes: Sequence[Signed | Hashed | Refused]) -> list[Spot | Nowhere | None]:
         """Which vouchers these codes name; None where nobody can tell. Raises ArbiterLost, ArbiterRefused."""
@@ -33,12 +31,12 @@ class Registry:
             if isinstance(code, Signed):
                 found[index] = Spot(code.campaign, code.serial, SIGNED)
             elif isinstance(code, Hashed):
-                home = registry_partition(code.keyed_hash, len(self._lanes))
+                home = registry_partition(code.keyed_hash, self._partitions)
                 wanted.setdefault(home, []).append((index, code))
         for partition, hashed in wanted.items():
             keys = [(registry_key(partition, code.keyed_hash), code.keyed_hash) for _, code in hashed]
-            values, is_new = await look_up(self._arbiter, self._lanes[partition], keys)
-            nowhere = Nowhere(partition) if is_new else None
+            values, is_fact = await self._reader.find(partition, keys)
+            nowhere = Nowhere(partition) if is_fact else None
             for (index, code), value in zip(hashed, values, strict=True):
                 found[index] = nowhere if value is None else _registered(value, code)
         return found

@@ -23,11 +23,13 @@ from gateway.desk import Desk
 from gateway.facts import Facts
 from gateway.lane import Asked, Lane, LaneState
 from gateway.ledger import Ledger, add_ids_ahead, recent_ids
+from gateway.lookup import ValkeyReader
 from gateway.messages import Fact, Redeem, Reverse
 from gateway.offline_codes import OfflineKeys
 from gateway.offline_rules import Outage
 from gateway.recovery import Folded, PartitionHalted, Recovered, fold_log
 from gateway.redeem import Redeemer
+from gateway.registry import Registry
 from gateway.reversals import Reversals
 
 BEAT_S, STALL_S_MAX = 0.25, 5.0  # as in gateway.core
@@ -94,13 +96,13 @@ class Gateway:
         index.on_reused = self._note_reused
         follower = Follower(self.log, index, index.checkpoint)
         self.lanes.extend(self._lane(number, arbiter, follower) for number in range(self.log.partitions))
-        ledger = Ledger(self.log, follower, index)
+        ledger, reader = Ledger(self.log, follower, index), ValkeyReader(self.lanes, arbiter, self.log)
         recent, complete_since_ms = await recent_ids(self.log, self._now_ms())
         self.redeemer = Redeemer(
             ring=RING,
             control=self.control,
             lanes=self.lanes,
-            arbiter=arbiter,
+            registry=Registry(reader, self.log.partitions),
             used=ledger,
             recent=recent,
             now_ms=self._now_ms,
@@ -112,6 +114,7 @@ class Gateway:
             control=self.control,
             lanes=self.lanes,
             arbiter=arbiter,
+            reader=reader,
             ledger=ledger,
             now_ms=self._now_ms,
         )

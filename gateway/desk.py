@@ -6,7 +6,6 @@ the same rules. What is read from Valkey counts only beside a head that is the l
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import partial
 
 import msgspec
@@ -36,11 +35,11 @@ from gateway.control import HEARD_S, Control
 from gateway.directory import Directory, Rejected
 from gateway.identity import Spot, partition_of, void_claim_id
 from gateway.imports import WHY_NOT_IMPORTED, Chunk, Imports, reserve
-from gateway.lane import Asked, Lane, LaneState
+from gateway.lane import Asked, Lane
 from gateway.ledger import Found, Ledger
 from gateway.lookup import ValkeyReader
 from gateway.messages import Verdict
-from gateway.pipe import ANSWER_TIMEOUT_S, ArbiterRefused
+from gateway.pipe import ArbiterRefused
 from gateway.redeem import Redeemer
 
 IMPORT_CODES_MAX = 1000  # one batch; a larger list comes in chunks, each with its own request id
@@ -103,30 +102,27 @@ class Desk:
 
     async def value(self, campaign: int, serial: int) -> bytes:
         """A voucher's entries as Valkey holds them; none of a purged campaign. Raises ArbiterLost, ArbiterRefused."""
-        known = self._control.directory.campaigns.get(campaign)
-        if known is not None and known.purged:  # a replay may have brought back something, and not the whole of it
+        if self._is_purged(campaign):  # a replay may have brought back something, and not the whole of it
             return b""
         partition = partition_of(campaign, serial, len(self._lanes))
         wanted = [(voucher_key(partition, campaign, serial), voucher_field(serial))]
         values = await self._reader.read(partition, wanted)
+        if self._is_purged(campaign):
+            return b""
         if values is None or not self._control.is_confirmed():  # else it may have been forgotten, and we have not heard
             raise ArbiterRefused("Valkey's state is being brought up to the log's: ask again")
         return values[0] or b""
 
+    def _is_purged(self, campaign: int) -> bool:
+        known = self._control.directory.campaigns.get(campaign)
+        return known is not None and known.purged
+
     async def claims_logged(self, partition: int) -> None:
         """Return once all that Valkey has claimed by now is in the log, also for a gateway that died in between.
 
-        Raises ArbiterLost, LogLost; ArbiterRefused: not yet.
+        Raises ArbiterLost; ArbiterRefused: not yet.
         """
-        lane = self._lanes[partition]
-        if lane.state is not LaneState.ADMITTING:
-            raise ArbiterRefused("Valkey and the log are being brought together: ask again")
-        head, _ = await self._arbiter.lookup(partition, [])
-        with suppress(TimeoutError):
-            async with asyncio.timeout(ANSWER_TIMEOUT_S):
-                await self._ledger.wait_until(partition, head.seq)
-        if not await self._ledger.holds(partition, head.seq):
-            lane.recover(f"Valkey is at batch {head.seq}, which nobody brings into the log")
+        if await self._reader.read(partition, []) is None:
             raise ArbiterRefused("what was claimed is being brought into the log: ask again")
 
     async def find(self, redemption_id: bytes) -> Found | None:

@@ -137,7 +137,7 @@ class Lane:
         self._forming = _Forming()
         self._full: deque[_Forming] = deque()
         self._waiting, self._flush_planned = 0, False
-        self._under_way: set[asyncio.Task[None]] = set()
+        self.under_way: set[asyncio.Task[None]] = set()
         self._recovery: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
 
@@ -185,7 +185,7 @@ class Lane:
             self._loop.call_soon(self._flush)
 
     def _may_leave(self) -> bool:
-        under_way = len(self._under_way)
+        under_way = len(self.under_way)
         return not under_way or (under_way < BATCHES_UNDER_WAY_MAX and self._waiting >= SECOND_BATCH_RECORDS)
 
     def _flush(self) -> None:
@@ -197,11 +197,11 @@ class Lane:
                 forming, self._forming = self._forming, _Forming()
             self._waiting -= len(forming.records)
             task = self._loop.create_task(self._carry(forming))
-            self._under_way.add(task)
+            self.under_way.add(task)
             task.add_done_callback(self._carried)
 
     def _carried(self, task: asyncio.Task[None]) -> None:
-        self._under_way.discard(task)
+        self.under_way.discard(task)
         self._ended(task)
         self._flush()
 
@@ -297,8 +297,8 @@ class Lane:
     async def _recover(self) -> None:
         attempt = 0
         while self.state is LaneState.RECOVERING:
-            if self._under_way:  # own appends first: they may still join
-                await asyncio.wait(self._under_way)
+            if self.under_way:  # own appends first: they may still join
+                await asyncio.wait(self.under_way)
             try:
                 outcome = await self._agree(seen_seq=max(self.seen_seq, self.durable_seq))
             except (ArbiterLost, ArbiterRefused, ArbiterUnfit, LogLost, Unsettled) as error:
@@ -327,8 +327,8 @@ class Lane:
             self._recovery.cancel()
             await asyncio.gather(self._recovery, return_exceptions=True)
         self.state, self.why = LaneState.HALTED, "closed"
-        while self._under_way:
-            await asyncio.wait(self._under_way)
+        while self.under_way:
+            await asyncio.wait(self.under_way)
 
 
 class _ClaimBehind(Exception): ...

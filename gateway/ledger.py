@@ -136,14 +136,6 @@ class Ledger:
         for partition in range(self._log.partitions):  # not what our lanes know: another gateway may have logged it
             await self._follower.wait_until(partition, (await self._log.head(partition)).seq)
 
-    async def wait_until(self, partition: int, seq: int) -> None:
-        """Return once this batch is in the log, and can be looked up; waits for ever if it never is."""
-        await self._follower.wait_until(partition, seq)
-
-    async def holds(self, partition: int, seq: int) -> bool:
-        """Whether this batch is durable: Valkey may tell of later ones, of which nobody knows whether they will be."""
-        return (await self._log.head(partition)).seq >= seq
-
     async def undone_by(self, partition: int, reversal: Entry) -> Found | None:
         """The redemption that the reversal behind this entry undid, as it was when it took effect."""
         for batch in await self._log.read(partition, reversal.seq, 1):

@@ -131,7 +131,7 @@ async def test_what_waited_for_another_batch_while_its_campaign_was_purged_is_no
     with redis.Redis.from_url(valkey_endpoint) as client:
         client.execute_command("CLIENT", "PAUSE", 60_000, "WRITE")
         first = asyncio.create_task(w.verdict(1, w.scan(code)))
-        await until(lambda: bool(lane._under_way))
+        await until(lambda: bool(lane.under_way))
         voided = asyncio.create_task(w.core.desk.void("op", 2, spot.serial, "why not", "v1"))
         await until(lambda: bool(lane._waiting))
         await w.write(CampaignPurged(campaign=2))

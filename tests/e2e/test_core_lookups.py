@@ -1,7 +1,7 @@
 """What a gateway says of a code that Valkey does not have, while another gateway works on the same log and Valkey."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
@@ -10,13 +10,15 @@ import redis
 from core_world import World, connector, until, wall_ms, world
 
 from eventstore.events import encode_records
-from eventstore.log import Batch
+from eventstore.log import Batch, Head
+from eventstore.vouchers import registry_key
 from gateway.claims import Claimed, Keyed, ValkeyArbiter
 from gateway.codes import Refused
 from gateway.core import mint_tip
 from gateway.identity import Spot
 from gateway.imports import Chunk, Imports
 from gateway.lane import Lane, LaneState
+from gateway.lookup import ValkeyReader
 from gateway.messages import Verdict
 from gateway.recovery import Branch, Recovered, fold_log
 
@@ -52,6 +54,26 @@ async def other(w: World, valkey_endpoint: str) -> AsyncIterator[Lane]:
     await lane.close()
     await arbiter.close()
     assert not fatal
+
+
+class Meanwhile:
+    """The log of ours, except that something happens while it is asked."""
+
+    def __init__(self, w: World, happens: Callable[[], Awaitable[None]], *, at_head: bool) -> None:
+        self._log, self._happens, self._at_head = w.core.log, happens, at_head
+        self.partitions = w.core.log.partitions
+
+    async def head(self, partition: int) -> Head:
+        if self._at_head:
+            await self._happens()
+        return await self._log.head(partition)
+
+    async def read(self, partition: int, first_seq: int, limit: int) -> list[Batch]:
+        if not self._at_head:
+            await self._happens()
+        return await self._log.read(partition, first_seq, limit)
+
+    async def close(self) -> None: ...
 
 
 async def register(w: World, lane: Lane, code: str) -> None:
@@ -118,3 +140,52 @@ async def test_what_another_gateway_claimed_and_never_logs_is_logged_for_it(w: W
     await w.ready()
     assert (await w.core.log.head(0)).tip == batch.tip
     assert isinstance(await w.core.desk.identify(NO_CODE), Refused)
+
+
+async def test_what_the_lane_itself_is_logging_is_left_to_it(w: World) -> None:
+    """Its disk may be slow: to recover would fail all that waits there."""
+    (lane,) = w.core.lanes
+    await claimed_only(w)
+    busy = asyncio.ensure_future(asyncio.sleep(60))
+    lane.under_way.add(busy)
+    assert await w.core.desk.identify(NO_CODE) is None
+    assert lane.state is LaneState.ADMITTING
+    lane.under_way.discard(busy)
+    busy.cancel()
+
+
+async def test_a_valkey_that_is_mended_meanwhile_is_not_mended_again(
+    w: World, other: Lane, valkey_endpoint: str
+) -> None:
+    with redis.Redis.from_url(valkey_endpoint) as client:
+        await register(w, other, CODE)
+        client.flushall()
+        for _ in range(other.durable_seq):
+            await claimed_only(w)
+
+    async def mended() -> None:
+        other.recover("the test says so")
+        await until(lambda: other.state is LaneState.ADMITTING)
+
+    reader = ValkeyReader(w.core.lanes, w.core.arbiter, Meanwhile(w, mended, at_head=False))
+    assert await reader.read(0, []) is None
+    assert w.core.lanes[0].state is LaneState.ADMITTING
+
+
+async def test_a_code_that_comes_between_two_looks_is_found(w: World, other: Lane) -> None:
+    wanted = [(registry_key(0, name), name) for name in (w.core.ring.identity(NO_CODE), w.core.ring.identity(CODE))]
+    reader = ValkeyReader(w.core.lanes, w.core.arbiter, Meanwhile(w, partial(register, w, other, CODE), at_head=True))
+    (nobodys, found), is_fact = await reader.find(0, wanted)
+    assert (nobodys, found is not None, is_fact) == (None, True, True)
+
+
+async def test_nothing_is_believed_of_a_valkey_whose_lane_recovers_meanwhile(w: World) -> None:
+    """It may have come back from a file that is not to be believed, and its head looks as it always did."""
+
+    async def recovers() -> None:
+        w.core.lanes[0].recover("the test says so")
+
+    log = Meanwhile(w, recovers, at_head=True)
+    assert await ValkeyReader(w.core.lanes, w.core.arbiter, log).read(0, []) is None
+    assert w.core.lanes[0].state is LaneState.RECOVERING
+    assert await ValkeyReader(w.core.lanes, w.core.arbiter, w.core.log).find(0, [(b"{0}r0", b"")]) == ([None], False)

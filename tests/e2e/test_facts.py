@@ -120,7 +120,7 @@ async def test_a_conflict_told_late_names_who_held_the_voucher_then_though_all_o
     won, lost, last = w.scan(code), fact_of(code), fact_of(code)
     busy = asyncio.ensure_future(asyncio.sleep(60))
     for lane in w.core.lanes:
-        lane._under_way.add(busy)  # so that everything gathers
+        lane.under_way.add(busy)  # so that everything gathers
     w.core.facts._report, report = died, w.core.facts._report  # type: ignore[method-assign]
     asked = []
     for count, one in enumerate(
@@ -135,7 +135,7 @@ async def test_a_conflict_told_late_names_who_held_the_voucher_then_though_all_o
         asked.append(asyncio.ensure_future(one))
         await until(lambda count=count: sum(len(lane._forming.records) for lane in w.core.lanes) == count)
     for lane in w.core.lanes:
-        lane._under_way.discard(busy)
+        lane.under_way.discard(busy)
         lane._flush()
     busy.cancel()
     await asyncio.gather(*asked)

@@ -107,9 +107,8 @@ class Desk:
         partition = partition_of(campaign, serial, len(self._lanes))
         wanted = [(voucher_key(partition, campaign, serial), voucher_field(serial))]
         values = await self._reader.read(partition, wanted)
-        if self._is_purged(campaign):
-            return b""
-        if values is None or not self._control.is_confirmed():  # else it may have been forgotten, and we have not heard
+        # It may have been forgotten since, heard of here or not.
+        if values is None or self._is_purged(campaign) or not self._control.is_confirmed():
             raise ArbiterRefused("Valkey's state is being brought up to the log's: ask again")
         return values[0] or b""
 

@@ -148,10 +148,12 @@ async def test_what_the_lane_itself_is_logging_is_left_to_it(w: World) -> None:
     await claimed_only(w)
     busy = asyncio.ensure_future(asyncio.sleep(60))
     lane.under_way.add(busy)
-    assert await w.core.desk.identify(NO_CODE) is None
-    assert lane.state is LaneState.ADMITTING
-    lane.under_way.discard(busy)
-    busy.cancel()
+    try:
+        assert await w.core.desk.identify(NO_CODE) is None
+        assert lane.state is LaneState.ADMITTING
+    finally:
+        lane.under_way.discard(busy)
+        busy.cancel()
 
 
 async def test_a_valkey_that_is_mended_meanwhile_is_not_mended_again(
@@ -188,4 +190,9 @@ async def test_nothing_is_believed_of_a_valkey_whose_lane_recovers_meanwhile(w: 
     log = Meanwhile(w, recovers, at_head=True)
     assert await ValkeyReader(w.core.lanes, w.core.arbiter, log).read(0, []) is None
     assert w.core.lanes[0].state is LaneState.RECOVERING
-    assert await ValkeyReader(w.core.lanes, w.core.arbiter, w.core.log).find(0, [(b"{0}r0", b"")]) == ([None], False)
+    await w.ready()
+    await register(w, w.core.lanes[0], CODE)
+    reader, name = ValkeyReader(w.core.lanes, w.core.arbiter, w.core.log), w.core.ring.identity(CODE)
+    assert (await reader.find(0, [(registry_key(0, name), name)]))[0] != [None]
+    w.core.lanes[0].recover("the test says so")
+    assert await reader.find(0, [(registry_key(0, name), name)]) == ([None], False)

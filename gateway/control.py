@@ -31,7 +31,7 @@ HEARD_S = FRESH_S + 1.25 * ANSWER_TIMEOUT_S  # then nobody claims any more what 
 LATELY_MS = 60_000  # a purge that is dated further from now was not a moment ago, whosever clock dated it
 READ_BATCHES = 500
 ATTEMPTS_MAX = 10  # lost races against other gateways' control events, which are rare
-LATE_S = 2.0  # who lost a race so late stood still: by now an operator may have decided otherwise at another gateway
+LATE_S = 2.0  # who writes so late stood still: by now an operator may have decided otherwise at another gateway
 
 Make = Callable[[Directory, int], Sequence[ControlEvent] | Rejected]
 """Given the directory as it stands and the time, the events to write, or why not. Called again after a lost race."""
@@ -48,6 +48,7 @@ class Control:
         self.directory = Directory()
         self._log, self._now_ms, self._mint_tip = log, now_ms, mint_tip
         self._tip = b""
+        self._others_seq = 0  # the newest batch that was read from the log: others wrote it
         self._loop = asyncio.get_running_loop()
         self._confirmed_s = float("-inf")
         self._closed_seen_s: dict[int, float] = {}  # campaigns, and since when they are known here to be closed
@@ -97,6 +98,7 @@ class Control:
         while self.directory.control_seq < head.seq:
             for batch in await self._log.read(CONTROL, self.directory.control_seq + 1, READ_BATCHES):
                 self._fold(batch)
+                self._others_seq = batch.seq
         self._tip = head.tip
         self._confirmed_s = asked_s
 
@@ -115,10 +117,14 @@ class Control:
 
         Raises ControlBusy, LogFailed, and LogLost, after which nobody knows whether they were written: look again.
         """
-        asked_s = self._loop.time()
+        known_seq = self.directory.control_seq
+        # It may have been asked for as long ago as this gateway has known nothing new: it stood still, then.
+        asked_s = self._loop.time() if self.is_confirmed() else self._confirmed_s
         async with self._lock:
             for _ in range(ATTEMPTS_MAX):
                 await self._catch_up()
+                if self._others_seq > known_seq and self._loop.time() - asked_s > LATE_S:
+                    raise ControlBusy("it was asked for some seconds ago, and others have written since: ask again")
                 now_ms = self._now_ms()
                 events = make(self.directory, now_ms)
                 if isinstance(events, Rejected):
@@ -130,8 +136,6 @@ class Control:
                     return rejected
                 if await self._write(actor, events, now_ms):
                     return tuple(events)
-                if self._loop.time() - asked_s > LATE_S:
-                    raise ControlBusy("it was asked for some seconds ago, and others have written since: ask again")
         raise ControlBusy(f"{ATTEMPTS_MAX} attempts lost against other gateways")
 
     async def _write(self, actor: str, events: Sequence[ControlEvent], now_ms: int) -> bool:

@@ -17,6 +17,7 @@ from sim.valkey_model import ModelValkey
 from eventstore.bulk_fold import BulkFold
 from eventstore.finished import by_field
 from eventstore.vouchers import head_key, head_value
+from gateway.claims import parse_head
 
 SLOWNESS = 20  # times slower, while something is slow
 
@@ -275,7 +276,7 @@ class Faults:
         if not self._backup:
             self._backup = {number: len(store.chains[number]) for number in range(store.partitions)}
             return
-        if world.may_halt or any(self._is_rebuilt(partition) for partition in range(store.partitions)):
+        if world.may_halt or any(self._is_behind(partition) for partition in range(store.partitions)):
             return  # of two copies of what was promised one must be whole
         world.may_halt = True
         for gateway in world.gateways:
@@ -283,11 +284,10 @@ class Faults:
         for number, length in self._backup.items():
             del store.chains[number][length:]
 
-    def _is_rebuilt(self, partition: int) -> bool:
-        strings = self._world.host.server.strings
-        return b"{%d}load" % partition in strings or (
-            head_key(partition) not in strings and bool(self._world.store.chains[partition])
-        )
+    def _is_behind(self, partition: int) -> bool:
+        """Whether Valkey lacks something of the log, as while it is rebuilt or replayed."""
+        strings, logged = self._world.host.server.strings, self._world.store.head(partition)
+        return b"{%d}load" % partition in strings or parse_head(strings.get(head_key(partition))).seq < logged.seq
 
     def mend_all(self) -> None:
         """No fault goes on after this."""

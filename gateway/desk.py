@@ -101,7 +101,7 @@ class Desk:
         return VoucherState(held[0] if held else None, rows[len(held) :])
 
     async def value(self, campaign: int, serial: int) -> bytes:
-        """A voucher's entries as Valkey holds them; none of a purged campaign. Raises ArbiterLost, ArbiterRefused."""
+        """A voucher's entries as Valkey holds them; none of a purged campaign. Raises as ValkeyReader does."""
         if self._is_purged(campaign):  # a replay may have brought back something, and not the whole of it
             return b""
         partition = partition_of(campaign, serial, len(self._lanes))
@@ -119,7 +119,7 @@ class Desk:
     async def claims_logged(self, partition: int) -> None:
         """Return once all that Valkey has claimed by now is in the log, also for a gateway that died in between.
 
-        Raises ArbiterLost; ArbiterRefused: not yet.
+        Raises ArbiterLost, LogFailed; ArbiterRefused: not yet.
         """
         if await self._reader.read(partition, []) is None:
             raise ArbiterRefused("what was claimed is being brought into the log: ask again")

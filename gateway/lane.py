@@ -137,7 +137,7 @@ class Lane:
         self._forming = _Forming()
         self._full: deque[_Forming] = deque()
         self._waiting, self._flush_planned = 0, False
-        self.under_way: set[asyncio.Task[None]] = set()
+        self.under_way: set[asyncio.Task[None]] = set()  # batches from their claim to their answer
         self._recovery: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
 

@@ -26,9 +26,11 @@ class ValkeyReader:
         if not absent:
             return values, True
         again = await self.read(partition, [wanted[index] for index in absent])
-        for index, value in zip(absent, again or (), strict=False):
+        if again is None:
+            return values, False
+        for index, value in zip(absent, again, strict=True):
             values[index] = value
-        return values, again is not None
+        return values, True
 
     async def read(self, partition: int, wanted: Sequence[tuple[bytes, bytes]]) -> list[bytes | None] | None:
         """The values, absences too, as the log has them at a moment of this call; None: nobody can tell now.

@@ -24,7 +24,7 @@ class Registry:
         self._reader, self._partitions = reader, partitions
 
     async def find(self, codes: Sequence[Signed | Hashed | Refused]) -> list[Spot | Nowhere | None]:
-        """Which vouchers these codes name; None where nobody can tell. Raises ArbiterLost, ArbiterRefused."""
+        """Which vouchers these codes name; None where nobody can tell. Raises as ValkeyReader does."""
         found: list[Spot | Nowhere | None] = [None] * len(codes)
         wanted: dict[int, list[tuple[int, Hashed]]] = {}
         for index, code in enumerate(codes):

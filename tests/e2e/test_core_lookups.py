@@ -1,6 +1,7 @@
 """What a gateway says of a code that Valkey does not have, while another gateway works on the same log and Valkey."""
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -92,6 +93,15 @@ async def claimed_only(w: World) -> Batch:
     return Batch(0, claimed.seq, claimed.prev, tip, payload, claimed.verdicts)
 
 
+async def on_another_chain(w: World, other: Lane, valkey_endpoint: str) -> None:
+    """A replica that was promoted has lost a code, and has claimed something else in its place."""
+    await register(w, other, CODE)
+    with redis.Redis.from_url(valkey_endpoint) as client:
+        client.flushall()
+    for seq in range(1, other.durable_seq + 1):
+        assert (await claimed_only(w)).seq == seq
+
+
 def branches(w: World) -> set[Branch]:
     return {branch for outcome in w.seen.outcomes if isinstance(outcome, Recovered) for branch in outcome.branches}
 
@@ -112,12 +122,7 @@ async def test_a_gateway_that_was_idle_believes_no_emptied_valkey(w: World, othe
 async def test_what_a_valkey_on_another_chain_does_not_have_may_exist(
     w: World, other: Lane, valkey_endpoint: str
 ) -> None:
-    """A replica that was promoted has lost a code, and has claimed something else in its place."""
-    with redis.Redis.from_url(valkey_endpoint) as client:
-        await register(w, other, CODE)
-        client.flushall()
-        for seq in range(1, other.durable_seq + 1):
-            assert (await claimed_only(w)).seq == seq
+    await on_another_chain(w, other, valkey_endpoint)
     assert await w.core.desk.identify(CODE) is None
     await w.ready()
     assert Branch.FORKED in branches(w)
@@ -125,12 +130,16 @@ async def test_what_a_valkey_on_another_chain_does_not_have_may_exist(
 
 
 async def test_an_absence_waits_for_what_was_claimed_before_it_to_be_logged(w: World) -> None:
-    batch = await claimed_only(w)
-    looking = asyncio.ensure_future(w.core.desk.identify(NO_CODE))
-    await asyncio.wait([looking], timeout=0.1)
-    assert not looking.done()
-    await w.core.log.append([batch])
-    assert isinstance(await looking, Refused)
+    batch, looks = await claimed_only(w), itertools.count(1)
+
+    async def logged_at_the_third_look() -> None:
+        if next(looks) == 3:
+            await w.core.log.append([batch])
+
+    reader = ValkeyReader(w.core.lanes, w.core.arbiter, Meanwhile(w, logged_at_the_third_look, at_head=False))
+    assert await reader.read(0, []) == []
+    assert next(looks) == 4, "it looked until it was logged, and no longer"
+    assert isinstance(await w.core.desk.identify(NO_CODE), Refused)
     assert branches(w) == {Branch.READY}, "nobody had to recover"
 
 
@@ -159,11 +168,7 @@ async def test_what_the_lane_itself_is_logging_is_left_to_it(w: World) -> None:
 async def test_a_valkey_that_is_mended_meanwhile_is_not_mended_again(
     w: World, other: Lane, valkey_endpoint: str
 ) -> None:
-    with redis.Redis.from_url(valkey_endpoint) as client:
-        await register(w, other, CODE)
-        client.flushall()
-        for _ in range(other.durable_seq):
-            await claimed_only(w)
+    await on_another_chain(w, other, valkey_endpoint)
 
     async def mended() -> None:
         other.recover("the test says so")
